@@ -1,0 +1,21 @@
+//! Run HTTP, gRPC and message servers under one lifecycle.
+
+mod context;
+mod description;
+mod endpoint;
+mod error;
+mod health;
+mod info;
+mod resource;
+mod server;
+
+pub use self::{
+    context::{Shutdown, ShutdownTrigger, StartContext},
+    description::Description,
+    endpoint::Endpoint,
+    error::{Error, Result},
+    health::Health,
+    info::AppInfo,
+    resource::Resource,
+    server::{BoundServer, Server},
+};
