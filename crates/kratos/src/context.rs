@@ -37,7 +37,11 @@ impl StartContext {
     /// A context of its own, for running a server without an App (tests).
     #[must_use]
     pub fn detached(info: AppInfo, deadline: Instant) -> Self {
-        Self { info, deadline, cancelled: CancellationToken::new() }
+        Self {
+            info,
+            deadline,
+            cancelled: CancellationToken::new(),
+        }
     }
 
     /// Who this process is.
@@ -86,8 +90,19 @@ impl Shutdown {
     pub fn channel() -> (ShutdownTrigger, Self) {
         let (requested, now) = (CancellationToken::new(), CancellationToken::new());
         let (tx, deadline) = watch::channel(None);
-        let shutdown = Self { requested: requested.clone(), now: now.clone(), deadline };
-        (ShutdownTrigger { requested, now, deadline: tx }, shutdown)
+        let shutdown = Self {
+            requested: requested.clone(),
+            now: now.clone(),
+            deadline,
+        };
+        (
+            ShutdownTrigger {
+                requested,
+                now,
+                deadline: tx,
+            },
+            shutdown,
+        )
     }
 
     /// Completes when intake must stop: accept no more, receive no more, finish what runs.

@@ -12,6 +12,8 @@ impl Description {
     /// A description of these lines.
     #[must_use]
     pub fn new(lines: impl IntoIterator<Item = String>) -> Self {
-        Self { lines: lines.into_iter().collect() }
+        Self {
+            lines: lines.into_iter().collect(),
+        }
     }
 }

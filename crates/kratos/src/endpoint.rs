@@ -12,7 +12,10 @@ pub struct Endpoint {
 impl Endpoint {
     /// An endpoint at a bound address.
     pub fn new(scheme: impl Into<String>, addr: SocketAddr) -> Self {
-        Self { scheme: scheme.into(), addr }
+        Self {
+            scheme: scheme.into(),
+            addr,
+        }
     }
 
     /// `http` or `grpc`.

@@ -8,6 +8,8 @@ mod health;
 mod info;
 mod resource;
 mod server;
+#[cfg(feature = "trace")]
+pub mod trace;
 
 pub use self::{
     context::{Shutdown, ShutdownTrigger, StartContext},
