@@ -129,7 +129,7 @@ cat >"$dir/conf/rmq-proxy.json" <<EOF
 }
 EOF
 
-deadline=$((SECONDS + 90))
+deadline=$((SECONDS + 180))
 # setsid and no inherited descriptors: neither a Ctrl-C at the caller's terminal reaches the server,
 # nor does the server hold a caller's pipe open.
 launch() { # name, heap options, main class and arguments
@@ -157,7 +157,7 @@ until_works() { # name, command...
     alive "$name" || failed "$name" "the $name process ended"
     if ((SECONDS >= deadline)); then
       cat "$dir/logs/wait.err" >&2
-      failed "$name" "the $name is not ready after 90 s"
+      failed "$name" "the $name is not ready after 180 s"
     fi
     sleep 0.5
   done

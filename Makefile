@@ -1,0 +1,34 @@
+# Two commands do everything on a machine with Rust: `make run` and `make test`.
+# The real server (rocketmq-up, e2e) wants Java 17, Maven and Python besides.
+
+.PHONY: run test lint doc proto rocketmq-up rocketmq-down e2e help
+
+# One service: HTTP on 127.0.0.1:8000, gRPC on 127.0.0.1:9000, the broker embedded. Ctrl-C drains.
+# The binary takes make's place, so a signal reaches it and its exit code is make's.
+run:
+	@cargo build --quiet -p quickstart
+	@exec ./target/debug/quickstart
+
+test: ## everything that needs no network service, no Java and no protoc
+	cargo test
+
+lint: ## formatting, clippy, docs, crate directions, features one by one
+	bash .ci/lint
+
+doc:
+	cargo doc --no-deps
+
+proto: ## writes the generated code again, without protoc
+	KRATOS_WRITE_PROTO=1 cargo test -q -p rocketmq-proto -p report-proto generated
+
+rocketmq-up: ## a real Apache RocketMQ in .rocketmq, with the examples' topics and group
+	bash deploy/rocketmq/up.sh
+
+rocketmq-down:
+	bash deploy/rocketmq/down.sh
+
+e2e: ## everything that is tried against a real Apache RocketMQ, started on ports of its own
+	bash .ci/e2e
+
+help:
+	@grep -E '^[a-z0-9-]+:' Makefile
