@@ -1,0 +1,226 @@
+//! A message that was received.
+
+use std::{fmt, sync::Arc, time::SystemTime};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Headers, MessageId, Topic,
+    engine::{cell::LaneCell, ticket::Ticket},
+    extensions::Extensions,
+};
+
+/// A message that was received, once per attempt. Cheap to clone.
+///
+/// It is the request that [tower] layers see, and an extractor of its own.
+///
+/// [tower]: https://docs.rs/tower
+#[derive(Clone)]
+pub struct Delivery {
+    parts: Arc<DeliveryParts>,
+    attempt: u32,
+    run: Run,
+}
+
+/// What a driver knows of a message that it received; `Delivery::from` makes a [`Delivery`] of it.
+///
+/// ```
+/// use kratos_broker::{Delivery, DeliveryParts};
+///
+/// let mut parts = DeliveryParts::new("id-1", "orders", "paid");
+/// parts.tag = Some("eu".to_owned());
+/// let delivery = Delivery::from(parts);
+/// assert_eq!((delivery.attempt(), delivery.tag()), (1, Some("eu")));
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DeliveryParts {
+    /// The broker's id; redeliveries have the same.
+    pub id: MessageId,
+    /// Where it was published.
+    pub topic: Topic,
+    /// What it says.
+    pub body: Bytes,
+    /// Its headers.
+    pub headers: Headers,
+    /// What people look it up by.
+    pub keys: Vec<String>,
+    /// What subscribers filter by.
+    pub tag: Option<String>,
+    /// Its message group: the key of order.
+    pub group: Option<String>,
+    /// Which attempt this is by the broker's count, 1 for the first.
+    pub attempt: u32,
+    /// After how many attempts the broker itself gives up, if the driver knows.
+    pub attempts_limit: Option<u32>,
+    /// When it was published, by the sender's wall clock.
+    pub born: Option<SystemTime>,
+    /// The partition or queue it came from, if the broker has such.
+    pub partition: Option<String>,
+}
+
+/// What the engine adds while a handler runs.
+#[derive(Clone, Default)]
+pub(crate) struct Run {
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) cell: Option<Arc<LaneCell>>,
+    pub(crate) ticket: Ticket,
+    pub(crate) extensions: Arc<Extensions>,
+}
+
+// === impl DeliveryParts ===
+
+impl DeliveryParts {
+    /// The first attempt of a message without headers, keys, tag or group.
+    pub fn new(id: impl Into<MessageId>, topic: impl Into<Topic>, body: impl Into<Bytes>) -> Self {
+        Self {
+            id: id.into(),
+            topic: topic.into(),
+            body: body.into(),
+            headers: Headers::new(),
+            keys: Vec::new(),
+            tag: None,
+            group: None,
+            attempt: 1,
+            attempts_limit: None,
+            born: None,
+            partition: None,
+        }
+    }
+}
+
+// === impl Delivery ===
+
+impl From<DeliveryParts> for Delivery {
+    fn from(parts: DeliveryParts) -> Self {
+        Self {
+            attempt: parts.attempt.max(1),
+            parts: Arc::new(parts),
+            run: Run::default(),
+        }
+    }
+}
+
+impl Delivery {
+    /// The broker's id; redeliveries have the same.
+    #[must_use]
+    pub fn id(&self) -> &MessageId {
+        &self.parts.id
+    }
+
+    /// Where it was published.
+    #[must_use]
+    pub fn topic(&self) -> &Topic {
+        &self.parts.topic
+    }
+
+    /// What it says.
+    #[must_use]
+    pub fn body(&self) -> &Bytes {
+        &self.parts.body
+    }
+
+    /// Its headers.
+    #[must_use]
+    pub fn headers(&self) -> &Headers {
+        &self.parts.headers
+    }
+
+    /// What people look it up by.
+    #[must_use]
+    pub fn keys(&self) -> &[String] {
+        &self.parts.keys
+    }
+
+    /// What subscribers filter by.
+    #[must_use]
+    pub fn tag(&self) -> Option<&str> {
+        self.parts.tag.as_deref()
+    }
+
+    /// Its message group: messages of one group come in order.
+    #[must_use]
+    pub fn message_group(&self) -> Option<&str> {
+        self.parts.group.as_deref()
+    }
+
+    /// Which attempt this is, 1 for the first: the broker's count, plus retries in this process.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// After how many attempts the broker itself gives up, if it says.
+    #[must_use]
+    pub fn attempts_limit(&self) -> Option<u32> {
+        self.parts.attempts_limit
+    }
+
+    /// When it was published, by the sender's wall clock.
+    #[must_use]
+    pub fn born(&self) -> Option<SystemTime> {
+        self.parts.born
+    }
+
+    /// The partition or queue it came from.
+    #[must_use]
+    pub fn partition(&self) -> Option<&str> {
+        self.parts.partition.as_deref()
+    }
+
+    /// When this attempt is cancelled, if a handler runs it: its time limit, or the end of lease
+    /// renewal.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.run.deadline
+    }
+
+    /// A token that fires before the handler's future is dropped: lease lost, time limit passed,
+    /// shutdown. For work that the handler spawned. Outside a handler it never fires.
+    #[must_use]
+    pub fn cancelled(&self) -> CancellationToken {
+        match &self.run.cell {
+            Some(cell) => cell.token(self.run.ticket),
+            None => CancellationToken::new(),
+        }
+    }
+
+    /// A value that the server or a layer attached, by its type.
+    #[must_use]
+    pub fn extension<T: Send + Sync + 'static>(&self) -> Option<&T> {
+        self.run.extensions.get()
+    }
+
+    /// Attaches a value to this attempt: for layers.
+    pub fn insert_extension<T: Send + Sync + 'static>(&mut self, value: T) {
+        Arc::make_mut(&mut self.run.extensions).insert(value);
+    }
+
+    /// The broker's own count, without retries in this process.
+    pub(crate) fn broker_attempt(&self) -> u32 {
+        self.parts.attempt.max(1)
+    }
+
+    pub(crate) fn with_run(mut self, attempt: u32, run: Run) -> Self {
+        self.attempt = attempt;
+        self.run = run;
+        self
+    }
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("id", self.id())
+            .field("topic", self.topic())
+            .field("body_bytes", &self.body().len())
+            .field("headers", self.headers())
+            .field("keys", &self.keys())
+            .field("tag", &self.tag())
+            .field("message_group", &self.message_group())
+            .field("attempt", &self.attempt)
+            .finish_non_exhaustive()
+    }
+}

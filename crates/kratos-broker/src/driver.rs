@@ -1,0 +1,182 @@
+//! What a broker must offer: the traits that drivers implement, and their laws.
+//!
+//! A [`Driver`] is a handle on a broker: it publishes, and makes one [`Consumer`] per group. The
+//! engine owns everything that is the same for all brokers (lanes, order, attempts, back-off, when
+//! to extend, drain); the driver owns the protocol. The laws below are tested by
+//! [`testing`](crate::testing), on every driver.
+
+mod capabilities;
+mod settlement;
+mod spec;
+
+use std::time::Duration;
+
+use kratos::StartContext;
+use tokio::time::Instant;
+
+use crate::{Delivery, Message, Receipt, Result, Topic};
+
+pub use self::{
+    capabilities::Capabilities,
+    settlement::{Settled, Settlement},
+    spec::{Filter, GroupSpec, TopicSpec},
+};
+pub use crate::engine::ticket::Ticket;
+
+/// A handle on a broker; clones share connections.
+pub trait Driver: Clone + Send + Sync + 'static {
+    /// The value of `messaging.system` in telemetry, and the default name of a server: lower case.
+    const SYSTEM: &'static str;
+
+    /// The consumer of one group.
+    type Consumer: Consumer;
+
+    /// What the broker can do. Anything else is refused, by [`Publisher`](crate::Publisher) and by
+    /// the server's `bind`; the driver never ignores it silently.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Sends a message, and returns when the broker has confirmed that it has it.
+    ///
+    /// The trace context is in the headers already.
+    ///
+    /// # Errors
+    ///
+    /// The broker did not confirm. After a transient error the message may have been stored all
+    /// the same.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may or may not have sent the message.
+    fn publish(&self, message: Message) -> impl Future<Output = Result<Receipt>> + Send;
+
+    /// Joins a group with all its topics, and checks everything that can be checked: connection,
+    /// topics, their types, the group.
+    ///
+    /// Tries once; the caller retries [transient](crate::Error::is_transient) errors until the
+    /// start's deadline.
+    ///
+    /// # Errors
+    ///
+    /// What keeps the group from being consumed, with what to create and how.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing leaks when the call is dropped.
+    fn consumer(
+        &self,
+        group: GroupSpec,
+        cx: StartContext,
+    ) -> impl Future<Output = Result<Self::Consumer>> + Send;
+}
+
+/// The consumer of one group, with all its topics.
+///
+/// # Laws
+///
+/// * **Room.** What `receive` has asked of the broker for a topic and not returned yet, plus what
+///   it returns, never exceeds the `room` of the newest call. The engine keeps its side: between
+///   two calls for a topic, room shrinks at most by what the first one returned.
+/// * **Every lease is settled once or dropped.** `settle` with a lease takes it; a lease that is
+///   dropped is a message that comes back by itself when its invisible time is over.
+/// * **Every settlement is answered** by exactly one [`Settled`], also when it failed for good,
+///   was refused, or the connection died: the engine counts a message as in flight until then.
+/// * **Handles may be replaced.** [`extend`](Consumer::extend) updates the lease in place; the old
+///   handle is worthless then.
+pub trait Consumer: Send + Sync + 'static {
+    /// The right to settle one received message. Not `Clone`: what it stands for exists once.
+    type Lease: Send + 'static;
+
+    /// Waits for messages of one topic, at most `room`; long-polls while there is none.
+    ///
+    /// Called by one task per topic, never twice at once for the same topic. May return an empty
+    /// vector when a poll ended without a message: the engine calls again at once.
+    ///
+    /// # Errors
+    ///
+    /// The engine logs, backs off and calls again, whatever the error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the call loses nothing: what was on its way is returned by the next call.
+    fn receive(
+        &self,
+        topic: &Topic,
+        room: Room,
+    ) -> impl Future<Output = Result<Vec<Leased<Self::Lease>>>> + Send;
+
+    /// Settles a message: queues it and returns at once. [`settled`](Consumer::settled) tells how
+    /// it went, under the same ticket.
+    ///
+    /// Retries what may pass, while the lease lasts; after that, and after a refusal, it gives up.
+    fn settle(&self, ticket: Ticket, lease: Self::Lease, how: Settlement);
+
+    /// Waits for settlements that were confirmed, or refused for good; at least one.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the call loses nothing.
+    fn settled(&self) -> impl Future<Output = Vec<Settled>> + Send;
+
+    /// Keeps a message invisible to others until `by` from now, and returns when that ends: at the
+    /// latest `by` after the request was sent, by this machine's clock.
+    ///
+    /// # Errors
+    ///
+    /// [`LeaseLost`](crate::ErrorKind::LeaseLost): it is too late. After any other error the
+    /// engine tries again until the lease it knows of has run out.
+    ///
+    /// # Cancel safety
+    ///
+    /// None: the engine drops it only together with the lease.
+    fn extend(
+        &self,
+        lease: &mut Self::Lease,
+        by: Duration,
+    ) -> impl Future<Output = Result<Instant>> + Send;
+
+    /// Ends intake in bounded time: asks the broker for no more, and lets every pending and later
+    /// `receive` return at once, with what had arrived or nothing.
+    ///
+    /// Settlements and extensions still work; from now on settlements are not held back to fill a
+    /// batch.
+    fn stop_receiving(&self) -> impl Future<Output = ()> + Send;
+
+    /// Leaves the group, by the instant `by`. The engine has settled what it could and has dropped
+    /// the other leases.
+    ///
+    /// # Errors
+    ///
+    /// The broker could not be told.
+    fn close(self, by: Instant) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// How much more the engine can take for one topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Room {
+    /// Free places, in messages; at least 1.
+    pub messages: usize,
+    /// Free space for bodies, in bytes. A driver that sees more waiting stops there; it may exceed
+    /// this by one message, since it learns sizes only from what arrives.
+    pub bytes: usize,
+}
+
+/// A message and the right to settle it.
+#[derive(Debug)]
+pub struct Leased<L> {
+    /// What was received.
+    pub delivery: Delivery,
+    /// The right to settle it.
+    pub lease: L,
+    /// When the message becomes visible to others, by this machine's clock; rather too early than
+    /// too late.
+    pub expires_at: Instant,
+}
+
+impl Room {
+    /// Room for this much.
+    #[must_use]
+    pub const fn new(messages: usize, bytes: usize) -> Self {
+        Self { messages, bytes }
+    }
+}

@@ -1,0 +1,76 @@
+//! What a broker can do.
+
+/// What a broker can do, declared by its driver.
+///
+/// ```
+/// use kratos_broker::driver::Capabilities;
+///
+/// let capabilities = Capabilities::none().dead_letter(true).tag_filter(true);
+/// assert!(capabilities.can_tag_filter() && !capabilities.can_delay());
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Capabilities {
+    ordering: bool,
+    delay: bool,
+    priority: bool,
+    dead_letter: bool,
+    tag_filter: bool,
+    sql_filter: bool,
+    transactions: bool,
+    hand_back_spends_attempt: bool,
+}
+
+macro_rules! capability {
+    ($($(#[$doc:meta])* $name:ident, $can:ident;)*) => {
+        $(
+            $(#[$doc])*
+            pub const fn $name(mut self, can: bool) -> Self {
+                self.$name = can;
+                self
+            }
+
+            #[doc = concat!("What [`", stringify!($name), "`](Self::", stringify!($name), ") says.")]
+            #[must_use]
+            pub const fn $can(&self) -> bool {
+                self.$name
+            }
+        )*
+    };
+}
+
+impl Capabilities {
+    /// Nothing but to publish, to receive and to settle.
+    pub const fn none() -> Self {
+        Self {
+            ordering: false,
+            delay: false,
+            priority: false,
+            dead_letter: false,
+            tag_filter: false,
+            sql_filter: false,
+            transactions: false,
+            hand_back_spends_attempt: false,
+        }
+    }
+
+    capability! {
+        /// Messages of one message group are delivered in the order they were sent.
+        ordering, can_order;
+        /// A message can be held back until a time.
+        delay, can_delay;
+        /// Messages of a higher priority come first.
+        priority, can_prioritise;
+        /// The broker itself moves a message to a dead-letter queue, once, when told to.
+        dead_letter, can_dead_letter;
+        /// The broker filters by tag.
+        tag_filter, can_tag_filter;
+        /// The broker filters by an SQL expression over headers.
+        sql_filter, can_sql_filter;
+        /// A message can be sent as part of a transaction.
+        transactions, can_transact;
+        /// A message that is handed back unstarted has spent one of its attempts. The engine then
+        /// starts a message on its last attempt rather than hand it back.
+        hand_back_spends_attempt, counts_hand_back;
+    }
+}

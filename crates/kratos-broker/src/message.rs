@@ -1,0 +1,201 @@
+//! A message to send.
+
+use std::{
+    borrow::Cow,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+
+use crate::{Headers, MessageId, Topic};
+
+/// A message to send. Topic and body are required, the rest are consuming setters.
+///
+/// ```
+/// use kratos_broker::Message;
+///
+/// let message = Message::new("orders", "paid").tag("eu").key("order-7").header("shop", "12");
+/// assert_eq!(message.body(), "paid");
+/// ```
+#[derive(Clone, Debug)]
+pub struct Message {
+    topic: Topic,
+    body: Bytes,
+    headers: Headers,
+    keys: Vec<String>,
+    tag: Option<String>,
+    group: Option<String>,
+    deliver_at: Option<SystemTime>,
+    priority: Option<u32>,
+}
+
+/// The broker's word that it has the message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// The id under which the message will be delivered.
+    pub id: MessageId,
+}
+
+// === impl Message ===
+
+impl Message {
+    /// A message of bytes. The body is shared, never copied.
+    pub fn new(topic: impl Into<Topic>, body: impl Into<Bytes>) -> Self {
+        Self {
+            topic: topic.into(),
+            body: body.into(),
+            headers: Headers::new(),
+            keys: Vec::new(),
+            tag: None,
+            group: None,
+            deliver_at: None,
+            priority: None,
+        }
+    }
+
+    /// Sets one header; replaces it if it is there ([`Headers`] has the case rule).
+    #[must_use]
+    pub fn header(
+        mut self,
+        name: impl Into<Cow<'static, str>>,
+        value: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// Sets all headers; what was set before is gone.
+    #[must_use]
+    pub fn headers(mut self, headers: Headers) -> Self {
+        self.headers = headers;
+        self
+    }
+
+    /// Adds a key: what people look the message up by. It gives no order; [`Message::group`] does.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.keys.push(key.into());
+        self
+    }
+
+    /// Sets the tag that subscribers filter by.
+    #[must_use]
+    pub fn tag(mut self, tag: impl Into<String>) -> Self {
+        self.tag = Some(tag.into());
+        self
+    }
+
+    /// Sets the message group: messages of one group are delivered in the order they were sent.
+    #[must_use]
+    pub fn group(mut self, group: impl Into<String>) -> Self {
+        self.group = Some(group.into());
+        self
+    }
+
+    /// Sets when the message is to be delivered, by the broker's wall clock.
+    #[must_use]
+    pub fn deliver_at(mut self, at: SystemTime) -> Self {
+        self.deliver_at = Some(at);
+        self
+    }
+
+    /// Sets how long from now, by this machine's wall clock, the message is to be held back.
+    #[must_use]
+    pub fn delay(self, by: Duration) -> Self {
+        self.deliver_at(SystemTime::now() + by)
+    }
+
+    /// Sets the priority: higher is delivered first.
+    #[must_use]
+    pub fn priority(mut self, priority: u32) -> Self {
+        self.priority = Some(priority);
+        self
+    }
+
+    /// Where the message goes.
+    #[must_use]
+    pub fn topic(&self) -> &Topic {
+        &self.topic
+    }
+
+    /// What the message says.
+    #[must_use]
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// Takes the message apart: for drivers.
+    #[must_use]
+    pub fn into_parts(self) -> MessageParts {
+        MessageParts {
+            topic: self.topic,
+            body: self.body,
+            headers: self.headers,
+            keys: self.keys,
+            tag: self.tag,
+            group: self.group,
+            deliver_at: self.deliver_at,
+            priority: self.priority,
+        }
+    }
+
+    pub(crate) fn headers_ref(&self) -> &Headers {
+        &self.headers
+    }
+
+    pub(crate) fn headers_mut(&mut self) -> &mut Headers {
+        &mut self.headers
+    }
+
+    pub(crate) fn tag_ref(&self) -> Option<&str> {
+        self.tag.as_deref()
+    }
+
+    pub(crate) fn keys_ref(&self) -> &[String] {
+        &self.keys
+    }
+
+    pub(crate) fn group_ref(&self) -> Option<&str> {
+        self.group.as_deref()
+    }
+
+    pub(crate) fn is_delayed(&self) -> bool {
+        self.deliver_at.is_some()
+    }
+
+    pub(crate) fn has_priority(&self) -> bool {
+        self.priority.is_some()
+    }
+}
+
+/// A [`Message`] taken apart, for the driver that sends it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct MessageParts {
+    /// Where the message goes.
+    pub topic: Topic,
+    /// What it says.
+    pub body: Bytes,
+    /// Its headers, the trace context among them.
+    pub headers: Headers,
+    /// What people look it up by.
+    pub keys: Vec<String>,
+    /// What subscribers filter by.
+    pub tag: Option<String>,
+    /// The message group: order is kept within it.
+    pub group: Option<String>,
+    /// When it is to be delivered.
+    pub deliver_at: Option<SystemTime>,
+    /// Higher is delivered first.
+    pub priority: Option<u32>,
+}
+
+// === impl Receipt ===
+
+impl Receipt {
+    /// A receipt: for drivers.
+    pub fn new(id: impl Into<MessageId>) -> Self {
+        Self { id: id.into() }
+    }
+}

@@ -1,0 +1,127 @@
+//! The user's handle for sending.
+
+use kratos::trace;
+use tracing::{Instrument, Span, field};
+
+use crate::{Error, Message, Receipt, Result, driver::Driver};
+
+/// Publishes messages through a driver. Cheap to clone.
+///
+/// Every message carries the W3C trace context of a `send {topic}` span, a child of the span that
+/// the call runs in, unless the message has a `traceparent` of its own.
+#[derive(Clone, Debug)]
+pub struct Publisher<D> {
+    driver: D,
+}
+
+impl<D: Driver> Publisher<D> {
+    /// A publisher on this driver. Does no I/O.
+    pub fn new(driver: D) -> Self {
+        Self { driver }
+    }
+
+    /// The driver underneath.
+    pub fn driver(&self) -> &D {
+        &self.driver
+    }
+
+    /// Sends a message; returns when the broker has confirmed it.
+    ///
+    /// # Errors
+    ///
+    /// The broker has not confirmed, or the message asks for what the broker cannot do
+    /// ([`is_unsupported`](Error::is_unsupported)) or is not acceptable
+    /// ([`is_invalid`](Error::is_invalid)). After a [transient](Error::is_transient) error the
+    /// message may have been stored all the same: sending it again may store it twice.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may or may not have sent the message.
+    pub async fn publish(&self, mut message: Message) -> Result<Receipt> {
+        check(&self.driver, &message)?;
+        let span = send_span::<D>(&message);
+        inject(&span, &mut message);
+        let result = self.driver.publish(message).instrument(span.clone()).await;
+        match &result {
+            Ok(receipt) => {
+                span.record("messaging.message.id", receipt.id.as_str());
+            }
+            Err(error) => {
+                span.record("error.type", format_args!("{:?}", error.kind()).to_string());
+                span.record("otel.status_code", "ERROR");
+            }
+        }
+        result
+    }
+}
+
+fn check<D: Driver>(driver: &D, message: &Message) -> Result<()> {
+    let can = driver.capabilities();
+    let topic = message.topic();
+    let refuse = |what: &str| {
+        let system = D::SYSTEM;
+        Err(Error::unsupported(format!(
+            "{system} cannot {what}: message to topic {topic} refused"
+        )))
+    };
+    if topic.is_empty() {
+        return Err(Error::invalid("the message has no topic"));
+    }
+    if message.group_ref().is_some() && !can.can_order() {
+        return refuse("keep messages of a group in order");
+    }
+    if message.is_delayed() && !can.can_delay() {
+        return refuse("delay messages");
+    }
+    if message.has_priority() && !can.can_prioritise() {
+        return refuse("prioritise messages");
+    }
+    for (name, value) in message.headers_ref().iter() {
+        // These separate properties on the wire of some brokers: the message would be cut there.
+        let bad = |c: char| matches!(c, '\0' | '\u{1}' | '\u{2}');
+        if name.is_empty() || name.contains(bad) || value.contains(bad) {
+            return Err(Error::invalid(format!(
+                "header {name:?} of the message to topic {topic} is empty or has a control character"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn send_span<D: Driver>(message: &Message) -> Span {
+    let topic = message.topic().as_str();
+    let span = tracing::info_span!(
+        "send",
+        otel.name = %format_args!("send {topic}"),
+        otel.kind = "producer",
+        otel.status_code = field::Empty,
+        messaging.system = D::SYSTEM,
+        messaging.operation.name = "send",
+        messaging.operation.type = "send",
+        messaging.destination.name = topic,
+        messaging.message.id = field::Empty,
+        error.type = field::Empty,
+    );
+    if !span.is_disabled() {
+        if let Some(link) = trace::extract(|name| message.headers_ref().get(name)) {
+            // The user's own creation context stays on the message.
+            trace::add_link(&span, link);
+            span.record("otel.kind", "client");
+        }
+    }
+    span
+}
+
+fn inject(span: &Span, message: &mut Message) {
+    if message.headers_ref().contains(trace::TRACEPARENT) {
+        return;
+    }
+    // With no tracer installed, a trace that came from outside is still carried on.
+    let Some(context) = trace::of(span).or_else(trace::current) else {
+        return;
+    };
+    let headers = message.headers_mut();
+    trace::inject(&context, |name, value| {
+        headers.insert(name, value);
+    });
+}
