@@ -1,4 +1,13 @@
 //! The consumer engine: lanes, order, leases, drain; the same for every broker.
+//!
+//! Per group there is one consumer with one lease table, one task that extends leases and one that
+//! hears of settlements; per topic one task that receives; per subscription a queue and its lanes.
+//! A lane sees a [`Delivery`](crate::Delivery) and a ticket, never a lease, so its code knows no
+//! driver.
 
 pub(crate) mod cell;
+pub(crate) mod counters;
+pub(crate) mod lane;
+pub(crate) mod queue;
+mod span;
 pub(crate) mod ticket;

@@ -1,21 +1,44 @@
 //! Broker-neutral messaging: typed handlers, router, consumer engine, memory driver.
 
+mod codec;
 mod delivery;
 pub mod driver;
 mod engine;
 mod error;
 mod extensions;
+mod extract;
+mod handler;
 mod headers;
 mod message;
 mod names;
+mod policy;
 mod publisher;
+mod router;
+mod subscription;
 
+pub use bytes::Bytes;
+
+#[cfg(feature = "json")]
+pub use self::extract::Json;
+#[cfg(feature = "protobuf")]
+pub use self::extract::Protobuf;
 pub use self::{
+    codec::CONTENT_TYPE,
     delivery::{Delivery, DeliveryParts},
-    driver::{Driver, Settlement},
+    driver::{Consumer, Driver, Settlement},
+    engine::counters::{Counters, Stats},
     error::{Error, ErrorKind, Result},
+    extract::{
+        Attempt, Cancelled, Deadline, Extension, FromDelivery, FromRef, Key, Rejection, State, Tag,
+    },
+    handler::{
+        AnyError, Disposition, Failure, Handler, HandlerError, HandlerFuture, HandlerService,
+    },
     headers::Headers,
     message::{Message, MessageParts, Receipt},
     names::{Group, MessageId, Topic},
+    policy::{Backoff, Policy},
     publisher::Publisher,
+    router::{IntoRoute, Router},
+    subscription::{Order, Subscription},
 };

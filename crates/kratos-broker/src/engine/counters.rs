@@ -1,0 +1,67 @@
+//! What a server has done, in numbers.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident;)*) => {
+        /// What a consumer server has done since it was made: a snapshot.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Stats {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        #[derive(Debug, Default)]
+        struct Cells {
+            $($name: AtomicU64,)*
+        }
+
+        impl Counters {
+            $(
+                pub(crate) fn $name(&self) {
+                    self.cells.$name.fetch_add(1, Ordering::Relaxed);
+                }
+            )*
+
+            /// The numbers now.
+            #[must_use]
+            pub fn stats(&self) -> Stats {
+                Stats { $($name: self.cells.$name.load(Ordering::Relaxed),)* }
+            }
+        }
+    };
+}
+
+/// The counters of a server, live. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    cells: Arc<Cells>,
+}
+
+counters! {
+    /// Messages that were received, once per delivery.
+    received;
+    /// Attempts that succeeded.
+    handled;
+    /// Attempts that failed: errors, rejections, panics, time limits.
+    failed;
+    /// Failed attempts after which the message is tried again.
+    retried;
+    /// Messages that were sent to the dead-letter queue.
+    dead_lettered;
+    /// Messages that were given back unfinished.
+    handed_back;
+    /// Messages whose lease was lost while they waited, ran, or were about to be settled.
+    leases_lost;
+    /// Settlements that the broker has confirmed.
+    confirmed;
+    /// Settlements that the broker refused or never confirmed: the message may come again.
+    refused;
+    /// Received messages that no subscription wants, acknowledged unseen.
+    unrouted;
+    /// Receives that failed.
+    receive_failed;
+}

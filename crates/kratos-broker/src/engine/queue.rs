@@ -1,0 +1,371 @@
+//! The queue of one subscription: order per key, everything else to any free lane.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+    hash::{BuildHasher, RandomState},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use super::ticket::Ticket;
+use crate::{Delivery, Order};
+
+/// How many slots keys are hashed to. Two keys in one slot wait for each other, nothing worse.
+const SLOTS: usize = 1_024;
+
+/// A message that waits for a lane, or for its next attempt.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) ticket: Ticket,
+    pub(crate) delivery: Delivery,
+    /// Failed attempts in this process.
+    pub(crate) failures: u32,
+    /// The broker gives up after this attempt: never handed back while the deadline allows.
+    pub(crate) last_attempt: bool,
+    slot: Option<usize>,
+}
+
+/// A bounded queue: the engine receives only what there is room for.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    order: Order,
+    hasher: RandomState,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    ready: VecDeque<Ready>,
+    slots: Vec<Slot>,
+    parked: BinaryHeap<Reverse<(Instant, usize)>>,
+    mode: Mode,
+}
+
+#[derive(Debug)]
+enum Ready {
+    Free(Job),
+    Slot(usize),
+}
+
+/// Messages of the keys that hash here; at most one of them runs.
+#[derive(Debug, Default)]
+struct Slot {
+    jobs: VecDeque<Job>,
+    /// Listed in `ready`, running, or parked: not to be listed again.
+    busy: bool,
+    /// Waits for its time; the entry in `parked` is valid only while this says so.
+    parked: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Mode {
+    #[default]
+    Open,
+    /// Only messages on their last attempt are let in and run.
+    Draining,
+    /// As before, and no more will come: lanes end when nothing waits.
+    Finishing,
+    /// Nothing is.
+    Closed,
+}
+
+enum Pop {
+    Job(Job),
+    Wait(Option<Instant>),
+    End,
+}
+
+// === impl Job ===
+
+impl Job {
+    pub(crate) fn new(ticket: Ticket, delivery: Delivery, last_attempt: bool) -> Self {
+        Self {
+            ticket,
+            delivery,
+            failures: 0,
+            last_attempt,
+            slot: None,
+        }
+    }
+
+    /// Whether messages behind it wait for it.
+    pub(crate) fn is_ordered(&self) -> bool {
+        self.slot.is_some()
+    }
+
+    /// Which attempt comes next, as handlers see it.
+    pub(crate) fn attempt(&self) -> u32 {
+        self.delivery.broker_attempt().saturating_add(self.failures)
+    }
+}
+
+// === impl Queue ===
+
+impl Queue {
+    pub(crate) fn new(order: Order) -> Self {
+        Self {
+            order,
+            hasher: RandomState::new(),
+            state: Mutex::default(),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Adds a message; gives it back if the queue takes it no longer.
+    pub(crate) fn push(&self, mut job: Job) -> Result<(), Job> {
+        job.slot = self.slot_of(&job.delivery);
+        let mut state = self.lock();
+        match state.mode {
+            Mode::Open => {}
+            Mode::Draining if job.last_attempt => {}
+            Mode::Draining | Mode::Finishing | Mode::Closed => return Err(job),
+        }
+        match job.slot {
+            // What the broker would not deliver again goes first.
+            None if job.last_attempt => state.ready.push_front(Ready::Free(job)),
+            None => state.ready.push_back(Ready::Free(job)),
+            Some(at) => {
+                if state.slots.is_empty() {
+                    state.slots.resize_with(SLOTS, Slot::default);
+                }
+                let slot = &mut state.slots[at];
+                slot.jobs.push_back(job);
+                if !std::mem::replace(&mut slot.busy, true) {
+                    state.ready.push_back(Ready::Slot(at));
+                }
+            }
+        }
+        drop(state);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Waits for a message that may run; `None` when there will be none.
+    pub(crate) async fn next(&self) -> Option<Job> {
+        loop {
+            if let Pop::Job(job) = self.pop() {
+                return Some(job);
+            }
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            match self.pop() {
+                Pop::Job(job) => return Some(job),
+                Pop::End => return None,
+                Pop::Wait(None) => changed.await,
+                Pop::Wait(Some(until)) => {
+                    tokio::select! {
+                        () = changed => {}
+                        () = tokio::time::sleep_until(until) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// A message that ran is over: the next of its slot may run.
+    pub(crate) fn release(&self, slot: Option<usize>) {
+        let Some(at) = slot else {
+            return;
+        };
+        let mut state = self.lock();
+        let slot = &mut state.slots[at];
+        slot.busy = !slot.jobs.is_empty();
+        if slot.busy {
+            state.ready.push_back(Ready::Slot(at));
+            drop(state);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Puts an ordered message back in front of its slot until a time; the slot waits with it.
+    /// Gives the message back if the queue takes it no longer.
+    pub(crate) fn park(&self, job: Job, until: Instant) -> Result<(), Job> {
+        let Some(at) = job.slot else {
+            return Err(job);
+        };
+        let mut state = self.lock();
+        let refused = match state.mode {
+            Mode::Open => false,
+            Mode::Draining | Mode::Finishing => !job.last_attempt,
+            Mode::Closed => true,
+        };
+        if refused {
+            return Err(job);
+        }
+        let slot = &mut state.slots[at];
+        slot.jobs.push_front(job);
+        slot.parked = true;
+        state.parked.push(Reverse((until, at)));
+        drop(state);
+        // An idle lane must learn of the new time.
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Lets nothing in but last attempts, and takes out what has not started. An ordered message
+    /// stays if one behind it in its slot must.
+    pub(crate) fn drain(&self) -> Vec<Job> {
+        let mut state = self.lock();
+        if state.mode == Mode::Open {
+            state.mode = Mode::Draining;
+        }
+        let mut out = Vec::new();
+        let mut ready = VecDeque::new();
+        for entry in std::mem::take(&mut state.ready) {
+            match entry {
+                Ready::Free(job) if !job.last_attempt => out.push(job),
+                kept => ready.push_back(kept),
+            }
+        }
+        for slot in &mut state.slots {
+            let keep = slot
+                .jobs
+                .iter()
+                .rposition(|job| job.last_attempt)
+                .map_or(0, |at| at + 1);
+            out.extend(slot.jobs.drain(keep..));
+        }
+        state.ready = ready;
+        state.forget_empty_slots();
+        drop(state);
+        self.changed.notify_waiters();
+        out
+    }
+
+    /// No more will come: lanes end when nothing waits.
+    pub(crate) fn finish(&self) {
+        let mut state = self.lock();
+        if state.mode != Mode::Closed {
+            state.mode = Mode::Finishing;
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Takes out everything that has not started, and ends the lanes.
+    pub(crate) fn close(&self) -> Vec<Job> {
+        let mut state = self.lock();
+        state.mode = Mode::Closed;
+        let mut out = Vec::new();
+        for entry in std::mem::take(&mut state.ready) {
+            if let Ready::Free(job) = entry {
+                out.push(job);
+            }
+        }
+        for slot in &mut state.slots {
+            out.extend(slot.jobs.drain(..));
+        }
+        state.forget_empty_slots();
+        drop(state);
+        self.changed.notify_waiters();
+        out
+    }
+
+    /// How many messages wait.
+    pub(crate) fn waiting(&self) -> usize {
+        let state = self.lock();
+        let free = state
+            .ready
+            .iter()
+            .filter(|entry| matches!(entry, Ready::Free(_)))
+            .count();
+        free + state
+            .slots
+            .iter()
+            .map(|slot| slot.jobs.len())
+            .sum::<usize>()
+    }
+
+    fn pop(&self) -> Pop {
+        let mut state = self.lock();
+        state.unpark();
+        while let Some(entry) = state.ready.pop_front() {
+            let job = match entry {
+                Ready::Free(job) => Some(job),
+                Ready::Slot(at) => {
+                    let job = state.slots[at].jobs.pop_front();
+                    state.slots[at].busy = job.is_some();
+                    job
+                }
+            };
+            let Some(job) = job else {
+                continue;
+            };
+            // Hand the baton on: another lane takes the next one, or watches the next time.
+            if !state.ready.is_empty() || !state.parked.is_empty() {
+                drop(state);
+                self.changed.notify_one();
+            }
+            return Pop::Job(job);
+        }
+        if matches!(state.mode, Mode::Finishing | Mode::Closed) && state.is_empty() {
+            return Pop::End;
+        }
+        Pop::Wait(state.parked.peek().map(|Reverse((until, _))| *until))
+    }
+
+    fn slot_of(&self, delivery: &Delivery) -> Option<usize> {
+        let key = match self.order {
+            Order::Unordered => return None,
+            Order::ByGroup => delivery.message_group()?,
+            Order::ByKey => delivery
+                .message_group()
+                .or_else(|| delivery.keys().first().map(String::as_str))?,
+        };
+        let hash = self.hasher.hash_one(key);
+        #[expect(clippy::cast_possible_truncation, reason = "less than 1,024")]
+        let slot = (hash % SLOTS as u64) as usize;
+        Some(slot)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing under this lock panics half way; a poisoned lock is as good as any.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// Moves slots whose time has come to the ready ones.
+    fn unpark(&mut self) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        while let Some(Reverse((until, at))) = self.parked.peek().copied() {
+            if until > now && self.slots[at].parked {
+                return;
+            }
+            self.parked.pop();
+            if std::mem::take(&mut self.slots[at].parked) {
+                self.ready.push_back(Ready::Slot(at));
+            }
+        }
+    }
+
+    fn forget_empty_slots(&mut self) {
+        for slot in &mut self.slots {
+            // A running slot is released by its lane; `ready` skips empty ones by itself.
+            if slot.jobs.is_empty() && std::mem::take(&mut slot.parked) {
+                slot.busy = false;
+            }
+        }
+        let slots = &self.slots;
+        self.parked.retain(|Reverse((_, at))| slots[*at].parked);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.slots.iter().all(|slot| slot.jobs.is_empty())
+    }
+}
+
+impl Job {
+    pub(crate) fn slot(&self) -> Option<usize> {
+        self.slot
+    }
+}

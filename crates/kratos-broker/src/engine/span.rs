@@ -1,0 +1,35 @@
+//! The span of one attempt.
+
+use kratos::trace::{self, SpanContext};
+use tracing::{Span, field};
+
+use super::lane::LaneSettings;
+use crate::Delivery;
+
+/// A `process {topic}` span, linked to the sender's span, and the latter as the parent to be.
+///
+/// A malformed or missing `traceparent` leaves a new root.
+pub(crate) fn process(settings: &LaneSettings, delivery: &Delivery) -> (Span, Option<SpanContext>) {
+    let parent = trace::extract(|name| delivery.headers().get(name));
+    let topic = delivery.topic().as_str();
+    let span = tracing::info_span!(
+        parent: None,
+        "process",
+        otel.name = %format_args!("process {topic}"),
+        otel.kind = "consumer",
+        otel.status_code = field::Empty,
+        error.type = field::Empty,
+        messaging.system = settings.system,
+        messaging.operation.name = "process",
+        messaging.operation.type = "process",
+        messaging.destination.name = topic,
+        messaging.consumer.group.name = settings.group.as_str(),
+        messaging.message.id = delivery.id().as_str(),
+        messaging.destination.partition.id = delivery.partition(),
+        messaging.delivery.attempt = delivery.attempt(),
+    );
+    if let (false, Some(parent)) = (span.is_disabled(), &parent) {
+        trace::add_link(&span, parent.clone());
+    }
+    (span, parent)
+}

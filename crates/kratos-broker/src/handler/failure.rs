@@ -1,0 +1,256 @@
+//! How a handler fails, and what follows.
+
+use std::{any::Any, borrow::Cow, error, fmt, time::Duration};
+
+use crate::Rejection;
+
+/// What follows a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Disposition {
+    /// Try again after the policy's back-off; dead-letter when the attempts are used up.
+    Retry,
+    /// Try again after this time; counts as an attempt like any other.
+    RetryAfter(Duration),
+    /// Dead-letter now: no attempt can succeed. What a body that cannot be decoded is.
+    Poison,
+    /// Stop the App: the process cannot work. The message is handed back.
+    Fatal,
+}
+
+/// An error that a handler may return.
+///
+/// ```
+/// use kratos_broker::{Disposition, HandlerError};
+///
+/// #[derive(Debug)]
+/// enum SaveError { Locked, Malformed }
+///
+/// impl std::fmt::Display for SaveError {
+///     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+///         write!(f, "{self:?}")
+///     }
+/// }
+///
+/// impl HandlerError for SaveError {
+///     fn disposition(&self) -> Disposition {
+///         match self {
+///             Self::Locked => Disposition::Retry,
+///             Self::Malformed => Disposition::Poison,
+///         }
+///     }
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a handler error",
+    note = "write `impl HandlerError for {Self} {{}}`, or return Result<(), AnyError>"
+)]
+pub trait HandlerError: fmt::Display + Send + 'static {
+    /// What follows: [`Disposition::Retry`] unless overridden.
+    fn disposition(&self) -> Disposition {
+        Disposition::Retry
+    }
+}
+
+/// Any error, for `?` in handlers that do not tell errors apart: every one is retried, unless
+/// [`Subscription::classify`](crate::Subscription::classify) says otherwise.
+///
+/// `{:#}` prints the chain.
+pub struct AnyError {
+    inner: Box<dyn AnyErrorInner>,
+}
+
+trait AnyErrorInner: error::Error + Any + Send + Sync {
+    fn as_any(&self) -> &dyn Any;
+}
+
+impl<E: error::Error + Send + Sync + 'static> AnyErrorInner for E {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+/// A failed attempt: the error type of the services that layers wrap.
+///
+/// A layer with an error of its own, boxed as tower's are, becomes one that is retried.
+pub struct Failure {
+    inner: Box<Inner>,
+}
+
+struct Inner {
+    disposition: Disposition,
+    error_type: &'static str,
+    message: Cow<'static, str>,
+}
+
+// === impl AnyError ===
+
+impl AnyError {
+    /// An error of these words.
+    pub fn msg(message: impl Into<String>) -> Self {
+        Message(message.into()).into()
+    }
+
+    /// The error inside, if it is an `E`.
+    #[must_use]
+    pub fn downcast_ref<E: 'static>(&self) -> Option<&E> {
+        self.downcast_any().downcast_ref()
+    }
+
+    pub(crate) fn downcast_any(&self) -> &dyn Any {
+        self.inner.as_any()
+    }
+}
+
+// `AnyError` is no `Error` itself: that is what lets `?` convert every other error.
+impl<E: error::Error + Send + Sync + 'static> From<E> for AnyError {
+    fn from(error: E) -> Self {
+        Self {
+            inner: Box::new(error),
+        }
+    }
+}
+
+impl HandlerError for AnyError {
+    fn disposition(&self) -> Disposition {
+        // A rejection that was passed on with `?` keeps its meaning.
+        let rejection = self.downcast_ref::<Rejection>();
+        rejection.map_or(Disposition::Retry, Rejection::disposition)
+    }
+}
+
+impl fmt::Display for AnyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.inner, f)?;
+        if f.alternate() {
+            let mut source = self.inner.source();
+            while let Some(error) = source {
+                write!(f, ": {error}")?;
+                source = error.source();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for AnyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.inner, f)
+    }
+}
+
+#[derive(Debug)]
+struct Message(String);
+
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl error::Error for Message {}
+
+// === impl Failure ===
+
+impl Failure {
+    /// A failure with what follows it: for layers.
+    pub fn new(disposition: Disposition, message: impl Into<Cow<'static, str>>) -> Self {
+        Self::typed(disposition, "failure", message)
+    }
+
+    /// A failure of the given low-cardinality `error.type`.
+    pub(crate) fn typed(
+        disposition: Disposition,
+        error_type: &'static str,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            inner: Box::new(Inner {
+                disposition,
+                error_type,
+                message: message.into(),
+            }),
+        }
+    }
+
+    pub(crate) fn of<E: HandlerError>(error: &E, classified: Option<Disposition>) -> Self {
+        let disposition = classified.unwrap_or_else(|| error.disposition());
+        Self::typed(
+            disposition,
+            std::any::type_name::<E>(),
+            format!("{error:#}"),
+        )
+    }
+
+    /// What follows.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        self.inner.disposition
+    }
+
+    /// The `error.type` of telemetry: the name of the error's type, `panic`, `timeout`, `decode`.
+    #[must_use]
+    pub fn error_type(&self) -> &str {
+        self.inner.error_type
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.inner.message)
+    }
+}
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Failure")
+            .field("disposition", &self.inner.disposition)
+            .field("error_type", &self.inner.error_type)
+            .field("message", &self.inner.message)
+            .finish()
+    }
+}
+
+impl error::Error for Failure {}
+
+/// What tower's own layers answer: a [`Failure`] inside is taken out again, anything else is the
+/// layer's own error, and retried.
+impl From<Box<dyn error::Error + Send + Sync>> for Failure {
+    fn from(error: Box<dyn error::Error + Send + Sync>) -> Self {
+        match error.downcast::<Self>() {
+            Ok(failure) => *failure,
+            Err(error) => Self::typed(Disposition::Retry, "layer", error.to_string()),
+        }
+    }
+}
+
+impl From<std::convert::Infallible> for Failure {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_survives_being_boxed_by_a_layer() {
+        let boxed: Box<dyn error::Error + Send + Sync> =
+            Box::new(Failure::new(Disposition::Poison, "no"));
+        assert_eq!(Failure::from(boxed).disposition(), Disposition::Poison);
+        let foreign: Box<dyn error::Error + Send + Sync> = "elapsed".into();
+        assert_eq!(Failure::from(foreign).disposition(), Disposition::Retry);
+    }
+
+    #[test]
+    fn any_error_prints_its_level_and_on_demand_the_chain() {
+        let parse = "x".parse::<u8>().unwrap_err();
+        let error = AnyError::from(std::io::Error::other(parse.clone()));
+        assert!(error.downcast_ref::<std::io::Error>().is_some());
+        assert_eq!(
+            Failure::of(&AnyError::from(parse), None).disposition(),
+            Disposition::Retry
+        );
+    }
+}

@@ -1,0 +1,129 @@
+//! From subscriptions to what each group consumes; clashes are found here.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{Lanes, Route};
+use crate::{
+    Error, Group, Result, Subscription, Topic,
+    driver::{Capabilities, Filter, GroupSpec, TopicSpec},
+};
+
+/// What one consumer of one group serves.
+pub(crate) struct GroupPlan {
+    pub(crate) group: Group,
+    pub(crate) invisible: Duration,
+    pub(crate) topics: Vec<TopicPlan>,
+}
+
+/// A topic of a group: one filter on the broker, one route per subscription.
+pub(crate) struct TopicPlan {
+    pub(crate) topic: Topic,
+    pub(crate) filter: Filter,
+    pub(crate) routes: Vec<(Subscription, Box<dyn Lanes>)>,
+}
+
+/// Sorts subscriptions by group and topic.
+pub(crate) fn plan(
+    routes: Vec<Route<()>>,
+    system: &str,
+    can: Capabilities,
+) -> Result<Vec<GroupPlan>> {
+    let mut groups: BTreeMap<Group, BTreeMap<Topic, TopicPlan>> = BTreeMap::new();
+    for route in routes {
+        let (subscription, lanes) = route.into_parts();
+        check(&subscription, system, can)?;
+        let topics = groups.entry(subscription.group.clone()).or_default();
+        let topic = topics
+            .entry(subscription.topic.clone())
+            .or_insert_with(|| TopicPlan {
+                topic: subscription.topic.clone(),
+                filter: Filter::Tags(Vec::new()),
+                routes: Vec::new(),
+            });
+        topic.add(subscription, lanes)?;
+    }
+    Ok(groups
+        .into_iter()
+        .map(|(group, topics)| GroupPlan::new(group, topics))
+        .collect())
+}
+
+fn check(subscription: &Subscription, system: &str, can: Capabilities) -> Result<()> {
+    let refuse = |what: &str| {
+        Err(Error::unsupported(format!(
+            "{system} cannot {what}: subscription {subscription}"
+        )))
+    };
+    if subscription.topic.is_empty() || subscription.group.is_empty() {
+        return Err(Error::invalid(format!(
+            "subscription without a name: {subscription}"
+        )));
+    }
+    match &subscription.filter {
+        Filter::All => {}
+        Filter::Tags(tags) if tags.is_empty() => {
+            return Err(Error::invalid(format!(
+                "subscription with an empty list of tags: {subscription}; leave tags out for all"
+            )));
+        }
+        Filter::Tags(_) if can.can_tag_filter() => {}
+        Filter::Tags(_) => return refuse("filter by tag"),
+        Filter::Sql(_) if can.can_sql_filter() => {}
+        Filter::Sql(_) => return refuse("filter by sql"),
+    }
+    if !can.can_dead_letter() {
+        return refuse("dead-letter messages");
+    }
+    Ok(())
+}
+
+// === impl GroupPlan ===
+
+impl GroupPlan {
+    fn new(group: Group, topics: BTreeMap<Topic, TopicPlan>) -> Self {
+        let topics: Vec<_> = topics.into_values().collect();
+        let routes = topics.iter().flat_map(|topic| &topic.routes);
+        let invisible = routes.map(|(s, _)| s.invisible).max().unwrap_or_default();
+        Self {
+            group,
+            invisible,
+            topics,
+        }
+    }
+
+    pub(crate) fn spec(&self) -> GroupSpec {
+        let topics = self.topics.iter();
+        let topics = topics
+            .map(|t| TopicSpec::new(t.topic.clone(), t.filter.clone()))
+            .collect();
+        GroupSpec::new(self.group.clone(), topics, self.invisible)
+    }
+}
+
+// === impl TopicPlan ===
+
+impl TopicPlan {
+    fn add(&mut self, subscription: Subscription, lanes: Box<dyn Lanes>) -> Result<()> {
+        if let Some((other, _)) = self.routes.iter().find(|(s, _)| overlap(s, &subscription)) {
+            let topic = &self.topic;
+            return Err(Error::invalid(format!(
+                "two subscriptions would get the same message: ({other}) and ({subscription}); \
+                 give them other groups, or disjoint tags of topic {topic}"
+            )));
+        }
+        self.filter = match (&self.filter, &subscription.filter) {
+            (Filter::Tags(ours), Filter::Tags(more)) => Filter::tags(ours.iter().chain(more)),
+            (_, whole) => whole.clone(),
+        };
+        self.routes.push((subscription, lanes));
+        Ok(())
+    }
+}
+
+/// Whether a message may belong to both. Only two sets of tags can be told apart.
+fn overlap(a: &Subscription, b: &Subscription) -> bool {
+    match (&a.filter, &b.filter) {
+        (Filter::Tags(a), Filter::Tags(b)) => a.iter().any(|tag| b.contains(tag)),
+        _ => true,
+    }
+}

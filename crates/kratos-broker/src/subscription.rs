@@ -1,0 +1,215 @@
+//! A subscription: topic, group, filter, and how its messages are handled.
+
+use std::{any::Any, fmt, sync::Arc, time::Duration};
+
+use crate::{AnyError, Disposition, Group, Policy, Topic, driver::Filter};
+
+/// Most lanes of a subscription.
+pub(crate) const CONCURRENCY_MAX: usize = 4_096;
+
+type Classifier = Arc<dyn Fn(&dyn Any) -> Option<Disposition> + Send + Sync>;
+
+/// A subscription and its settings, for [`Router::subscribe_with`](crate::Router::subscribe_with).
+///
+/// ```
+/// use std::time::Duration;
+/// use kratos_broker::{Policy, Subscription};
+///
+/// let subscription = Subscription::new("orders", "billing")
+///     .tags(["paid", "refunded"])
+///     .concurrency(32)
+///     .handler_timeout(Duration::from_secs(5))
+///     .policy(Policy::new().max_attempts(5));
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct Subscription {
+    pub(crate) topic: Topic,
+    pub(crate) group: Group,
+    pub(crate) filter: Filter,
+    pub(crate) order: Order,
+    pub(crate) concurrency: usize,
+    pub(crate) prefetch: Option<usize>,
+    pub(crate) prefetch_bytes: usize,
+    pub(crate) policy: Policy,
+    pub(crate) ordered_policy: Policy,
+    pub(crate) invisible: Duration,
+    pub(crate) max_hold: Duration,
+    pub(crate) handler_timeout: Option<Duration>,
+    classifiers: Vec<Classifier>,
+}
+
+/// Which messages of a subscription are handled one after another, in this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Order {
+    /// Messages of one message group; messages without a group go to any free lane. The default.
+    #[default]
+    ByGroup,
+    /// Messages of one message group, else of one first key. Between processes such messages have
+    /// no order: only message groups have, on topics that the broker keeps in order.
+    ByKey,
+    /// None: every message goes to any free lane.
+    Unordered,
+}
+
+impl Subscription {
+    /// Messages of `topic` for `group`: all tags, 16 at once.
+    pub fn new(topic: impl Into<Topic>, group: impl Into<Group>) -> Self {
+        Self {
+            topic: topic.into(),
+            group: group.into(),
+            filter: Filter::All,
+            order: Order::default(),
+            concurrency: 16,
+            prefetch: None,
+            prefetch_bytes: 64 * 1024 * 1024,
+            policy: Policy::new(),
+            ordered_policy: Policy::ordered(),
+            invisible: Duration::from_secs(30),
+            max_hold: Duration::from_secs(3600),
+            handler_timeout: None,
+            classifiers: Vec::new(),
+        }
+    }
+
+    /// Takes only messages with one of these tags. Subscriptions of one topic and group with
+    /// different tags share one filter on the broker; each gets its own messages.
+    pub fn tags<T: Into<String>>(mut self, tags: impl IntoIterator<Item = T>) -> Self {
+        self.filter = Filter::tags(tags);
+        self
+    }
+
+    /// Takes only messages whose headers satisfy an expression in the broker's SQL.
+    pub fn sql(mut self, expression: impl Into<String>) -> Self {
+        self.filter = Filter::Sql(expression.into());
+        self
+    }
+
+    /// Sets how many messages are handled at once: 16 by default, 1 to 4,096.
+    pub fn concurrency(mut self, lanes: usize) -> Self {
+        self.concurrency = lanes.clamp(1, CONCURRENCY_MAX);
+        self
+    }
+
+    /// Sets how many messages may wait here for a free lane: 32 by default. Fewer spread better
+    /// over the members of a group; more hide the broker's latency.
+    pub fn prefetch(mut self, messages: usize) -> Self {
+        self.prefetch = Some(messages);
+        self
+    }
+
+    /// Sets how many bytes of bodies may be in this process at once: 64 MiB by default.
+    pub fn prefetch_bytes(mut self, bytes: usize) -> Self {
+        self.prefetch_bytes = bytes.max(1);
+        self
+    }
+
+    /// Sets which messages are handled one after another.
+    pub fn order(mut self, order: Order) -> Self {
+        self.order = order;
+        self
+    }
+
+    /// Sets what happens after failures.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Sets what happens after failures of messages whose order is kept: they are retried in this
+    /// process while the ones behind them wait, so keep it short ([`Policy::ordered`]).
+    pub fn ordered_policy(mut self, policy: Policy) -> Self {
+        self.ordered_policy = policy;
+        self
+    }
+
+    /// Sets for how long the broker hides a received message from others: 30 s by default. It is
+    /// extended while the message waits or its handler runs; after a crash the message comes back
+    /// when it is over. The longest of a group's subscriptions applies to all of them.
+    pub fn invisible_duration(mut self, invisible: Duration) -> Self {
+        self.invisible = invisible;
+        self
+    }
+
+    /// Sets for how long a message may be held before the lease is no longer extended: 1 h by
+    /// default. A handler that runs longer is cancelled, and the message comes again.
+    pub fn max_hold(mut self, hold: Duration) -> Self {
+        self.max_hold = hold;
+        self
+    }
+
+    /// Sets how long one attempt may take; none by default. A handler that takes longer is
+    /// cancelled, which is a failure.
+    pub fn handler_timeout(mut self, timeout: Duration) -> Self {
+        self.handler_timeout = Some(timeout);
+        self
+    }
+
+    /// Decides what an error of type `E` means, in place of its
+    /// [`disposition`](crate::HandlerError::disposition). Also finds an `E` inside [`AnyError`].
+    /// Several are asked in order; the first of the right type answers.
+    pub fn classify<E: 'static>(
+        mut self,
+        classify: impl Fn(&E) -> Disposition + Send + Sync + 'static,
+    ) -> Self
+    where
+        E: Send + Sync,
+    {
+        self.classifiers.push(Arc::new(move |error: &dyn Any| {
+            let inside = || {
+                error
+                    .downcast_ref::<AnyError>()?
+                    .downcast_any()
+                    .downcast_ref::<E>()
+            };
+            error.downcast_ref::<E>().or_else(inside).map(&classify)
+        }));
+        self
+    }
+
+    /// Waiting and running messages together.
+    pub(crate) fn capacity(&self) -> usize {
+        self.concurrency + self.prefetch.unwrap_or(32)
+    }
+
+    pub(crate) fn classifiers(&self) -> Classifiers {
+        Classifiers(self.classifiers.as_slice().into())
+    }
+}
+
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Subscription")
+            .field("topic", &self.topic)
+            .field("group", &self.group)
+            .field("filter", &self.filter)
+            .field("order", &self.order)
+            .field("concurrency", &self.concurrency)
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `topic orders, group billing, tags a || b`: how errors and the log name it.
+impl fmt::Display for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            topic,
+            group,
+            filter,
+            ..
+        } = self;
+        write!(f, "topic {topic}, group {group}, filter {filter}")
+    }
+}
+
+/// What a lane asks about an error.
+#[derive(Clone)]
+pub(crate) struct Classifiers(Arc<[Classifier]>);
+
+impl Classifiers {
+    pub(crate) fn ask(&self, error: &dyn Any) -> Option<Disposition> {
+        self.0.iter().find_map(|classify| classify(error))
+    }
+}
