@@ -7,7 +7,15 @@
 
 pub(crate) mod cell;
 pub(crate) mod counters;
+pub(crate) mod drain;
+pub(crate) mod health;
+mod intake;
+mod keeper;
 pub(crate) mod lane;
-pub(crate) mod queue;
+mod queue;
+pub(crate) mod running;
 mod span;
+mod table;
 pub(crate) mod ticket;
+
+pub(crate) use self::running::Running;

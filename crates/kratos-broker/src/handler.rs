@@ -56,7 +56,6 @@ pub trait Handler<T, S>: sealed::Sealed<T> + Clone + Send + Sync + 'static {
 pub struct Classify(pub(crate) Classifiers);
 
 mod sealed {
-    #[expect(unreachable_pub, reason = "seals the public trait")]
     pub trait Sealed<T> {}
 }
 
@@ -71,8 +70,7 @@ macro_rules! handler {
         {
             type Future = HandlerFuture<Fut>;
 
-            #[expect(non_snake_case, reason = "a type and its value share a name in the macro")]
-            #[allow(unused_variables, clippy::allow_attributes, reason = "no arguments, no use")]
+            #[allow(non_snake_case, unused_variables, reason = "the names of types serve for values")]
             fn call(&self, delivery: &Delivery, state: &S, classify: &Classify) -> Self::Future {
                 $(
                     let $arg = match $arg::from_delivery(delivery, state) {

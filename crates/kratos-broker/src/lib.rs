@@ -9,11 +9,13 @@ mod extensions;
 mod extract;
 mod handler;
 mod headers;
+pub mod memory;
 mod message;
 mod names;
 mod policy;
 mod publisher;
 mod router;
+mod server;
 mod subscription;
 
 pub use bytes::Bytes;
@@ -40,5 +42,6 @@ pub use self::{
     policy::{Backoff, Policy},
     publisher::Publisher,
     router::{IntoRoute, Router},
+    server::{Bound, Server},
     subscription::{Order, Subscription},
 };

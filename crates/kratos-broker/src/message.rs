@@ -148,14 +148,6 @@ impl Message {
         &mut self.headers
     }
 
-    pub(crate) fn tag_ref(&self) -> Option<&str> {
-        self.tag.as_deref()
-    }
-
-    pub(crate) fn keys_ref(&self) -> &[String] {
-        &self.keys
-    }
-
     pub(crate) fn group_ref(&self) -> Option<&str> {
         self.group.as_deref()
     }

@@ -102,12 +102,12 @@ fn send_span<D: Driver>(message: &Message) -> Span {
         messaging.message.id = field::Empty,
         error.type = field::Empty,
     );
-    if !span.is_disabled() {
-        if let Some(link) = trace::extract(|name| message.headers_ref().get(name)) {
-            // The user's own creation context stays on the message.
-            trace::add_link(&span, link);
-            span.record("otel.kind", "client");
-        }
+    if !span.is_disabled()
+        && let Some(link) = trace::extract(|name| message.headers_ref().get(name))
+    {
+        // The user's own creation context stays on the message.
+        trace::add_link(&span, link);
+        span.record("otel.kind", "client");
     }
     span
 }

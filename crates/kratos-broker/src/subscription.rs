@@ -152,10 +152,7 @@ impl Subscription {
     pub fn classify<E: 'static>(
         mut self,
         classify: impl Fn(&E) -> Disposition + Send + Sync + 'static,
-    ) -> Self
-    where
-        E: Send + Sync,
-    {
+    ) -> Self {
         self.classifiers.push(Arc::new(move |error: &dyn Any| {
             let inside = || {
                 error

@@ -4,7 +4,7 @@ use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
     hash::{BuildHasher, RandomState},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::{sync::Notify, time::Instant};
@@ -34,6 +34,8 @@ pub(crate) struct Queue {
     hasher: RandomState,
     state: Mutex<State>,
     changed: Notify,
+    /// The topic's intake waits for a queue that has nothing ready.
+    hungry: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -105,12 +107,13 @@ impl Job {
 // === impl Queue ===
 
 impl Queue {
-    pub(crate) fn new(order: Order) -> Self {
+    pub(crate) fn new(order: Order, hungry: Arc<Notify>) -> Self {
         Self {
             order,
             hasher: RandomState::new(),
             state: Mutex::default(),
             changed: Notify::new(),
+            hungry,
         }
     }
 
@@ -265,19 +268,9 @@ impl Queue {
         out
     }
 
-    /// How many messages wait.
-    pub(crate) fn waiting(&self) -> usize {
-        let state = self.lock();
-        let free = state
-            .ready
-            .iter()
-            .filter(|entry| matches!(entry, Ready::Free(_)))
-            .count();
-        free + state
-            .slots
-            .iter()
-            .map(|slot| slot.jobs.len())
-            .sum::<usize>()
+    /// Whether a free lane would find nothing to do.
+    pub(crate) fn is_hungry(&self) -> bool {
+        self.lock().ready.is_empty()
     }
 
     fn pop(&self) -> Pop {
@@ -296,9 +289,13 @@ impl Queue {
                 continue;
             };
             // Hand the baton on: another lane takes the next one, or watches the next time.
-            if !state.ready.is_empty() || !state.parked.is_empty() {
-                drop(state);
+            let (hungry, baton) = (state.ready.is_empty(), !state.parked.is_empty());
+            drop(state);
+            if !hungry || baton {
                 self.changed.notify_one();
+            }
+            if hungry {
+                self.hungry.notify_waiters();
             }
             return Pop::Job(job);
         }
@@ -317,7 +314,7 @@ impl Queue {
                 .or_else(|| delivery.keys().first().map(String::as_str))?,
         };
         let hash = self.hasher.hash_one(key);
-        #[expect(clippy::cast_possible_truncation, reason = "less than 1,024")]
+        // less than 1,024
         let slot = (hash % SLOTS as u64) as usize;
         Some(slot)
     }

@@ -33,7 +33,6 @@ pub trait Outcome: sealed::Sealed {
 }
 
 mod sealed {
-    #[expect(unreachable_pub, reason = "seals the public trait")]
     pub trait Sealed {}
     impl Sealed for () {}
     impl<E> Sealed for Result<(), E> {}

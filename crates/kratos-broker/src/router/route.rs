@@ -27,13 +27,11 @@ pub trait IntoRoute<T, S, L>: sealed::Sealed<T, S, L> {
 }
 
 mod sealed {
-    #[expect(unreachable_pub, reason = "seals the public trait")]
     pub trait Sealed<T, S, L> {}
 }
 
 /// A subscription whose handler still misses the state `S`, or misses nothing.
 #[doc(hidden)]
-#[expect(unreachable_pub, reason = "named by a hidden method of a public trait")]
 #[expect(missing_debug_implementations, reason = "hidden")]
 pub struct Route<S> {
     subscription: Subscription,

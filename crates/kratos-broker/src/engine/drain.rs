@@ -1,0 +1,177 @@
+//! The end of a server: intake stops, work is drained, settlements are confirmed, groups are left.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use kratos::Shutdown;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout, timeout_at},
+};
+
+use super::{Running, lane::Desk, table::Table};
+use crate::{MessageId, driver::Consumer};
+
+/// How long a driver may take to end its receives.
+const RECEIVE_STOP_MAX: Duration = Duration::from_secs(2);
+
+/// How long a receive may take to return after the driver has said that it stopped.
+const RECEIVE_END_MAX: Duration = Duration::from_millis(500);
+
+/// How long a server drains that stops by itself.
+const OWN_DRAIN: Duration = Duration::from_secs(5);
+
+/// The times of one drain.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadlines {
+    /// Handlers are cut off, unless [`Shutdown::now`] says so before.
+    cut: Instant,
+    /// Settlements are waited for until then.
+    flush: Instant,
+    /// Groups are left by then.
+    close: Instant,
+}
+
+impl Deadlines {
+    /// From the stop's deadline; the server's own if it stops by itself.
+    pub(crate) fn new(shutdown: &Shutdown) -> Self {
+        let now = Instant::now();
+        let deadline = shutdown.deadline().unwrap_or(now + OWN_DRAIN);
+        let left = deadline.saturating_duration_since(now);
+        // The App cuts off earlier; this is for those who do not.
+        let reserve = (left / 10).min(Duration::from_secs(1));
+        Self {
+            cut: deadline - reserve,
+            flush: deadline - reserve / 2,
+            close: deadline - reserve / 8,
+        }
+    }
+}
+
+impl<C: Consumer> Running<C> {
+    /// Drains, and returns the ids of the messages that are not finished for certain.
+    pub(crate) async fn drain(mut self, shutdown: &Shutdown) -> Vec<MessageId> {
+        let times = Deadlines::new(shutdown);
+        let cut = async {
+            tokio::select! {
+                () = shutdown.now() => {}
+                () = sleep_until(times.cut) => {}
+            }
+        };
+        tokio::pin!(cut);
+        self.stop.cancel();
+        for group in &self.groups {
+            for queue in &group.queues {
+                group
+                    .table
+                    .hand_back(queue.drain().into_iter().map(|job| job.ticket));
+            }
+        }
+        tokio::select! {
+            () = self.finish() => {}
+            () = &mut cut => {}
+        }
+        self.cut_off();
+        self.flush(times).await;
+        self.leave(times).await
+    }
+
+    /// Ends intake, and waits for handlers and settlements without a limit.
+    async fn finish(&mut self) {
+        let stops = self.groups.iter().map(|group| {
+            let consumer = group.table.consumer().clone();
+            async move {
+                if timeout(RECEIVE_STOP_MAX, consumer.stop_receiving())
+                    .await
+                    .is_err()
+                {
+                    tracing::warn!("the driver did not stop receiving in time");
+                }
+            }
+        });
+        join_all(stops).await;
+        if timeout(RECEIVE_END_MAX, join(&mut self.intakes))
+            .await
+            .is_err()
+        {
+            self.intakes.shutdown().await;
+        }
+        for queue in self.groups.iter().flat_map(|group| &group.queues) {
+            queue.finish();
+        }
+        join(&mut self.lanes).await;
+        join_all(self.groups.iter().map(|group| group.table.emptied())).await;
+    }
+
+    /// Cancels what runs and hands back what waits; both are reported. Nothing, after a full drain.
+    fn cut_off(&mut self) {
+        self.intakes.abort_all();
+        for group in &self.groups {
+            for queue in &group.queues {
+                for job in queue.close() {
+                    group.table.cut_off(job.ticket);
+                }
+            }
+            group.table.cancel_running();
+        }
+    }
+
+    async fn flush(&mut self, times: Deadlines) {
+        let flushed = async {
+            join(&mut self.intakes).await;
+            join(&mut self.lanes).await;
+            join_all(self.groups.iter().map(|group| group.table.emptied())).await;
+        };
+        if timeout_at(times.flush, flushed).await.is_err() {
+            let left: usize = self
+                .groups
+                .iter()
+                .map(|group| group.table.in_flight())
+                .sum();
+            tracing::warn!(
+                messages = left,
+                "not all messages are settled at the deadline"
+            );
+        }
+    }
+
+    async fn leave(mut self, times: Deadlines) -> Vec<MessageId> {
+        self.helpers.shutdown().await;
+        self.lanes.abort_all();
+        self.intakes.abort_all();
+        let mut ids = Vec::new();
+        let closes = std::mem::take(&mut self.groups).into_iter().map(|group| {
+            ids.extend(group.table.unfinished());
+            close(group.table, times.close)
+        });
+        join_all(closes.collect::<Vec<_>>()).await;
+        ids
+    }
+}
+
+/// Leaves a group. A handler that blocks its thread keeps the consumer: it is left to the driver's
+/// own end then.
+async fn close<C: Consumer>(table: Arc<Table<C>>, by: Instant) {
+    let consumer = Arc::into_inner(table)
+        .map(Table::into_consumer)
+        .and_then(Arc::into_inner);
+    let Some(consumer) = consumer else {
+        tracing::warn!("a handler does not yield: its consumer is not closed");
+        return;
+    };
+    match timeout_at(by, consumer.close(by)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "could not leave the group"),
+        Err(_) => tracing::warn!("could not leave the group in time"),
+    }
+}
+
+async fn join(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            tracing::error!(%error, "a task of the consumer panicked");
+        }
+    }
+}

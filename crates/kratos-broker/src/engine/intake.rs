@@ -1,0 +1,139 @@
+//! The task that receives one topic of one group, never more than there is room for.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    counters::Counters,
+    health::HealthBoard,
+    lane::Desk,
+    queue::{Job, Queue},
+    table::Table,
+};
+use crate::{
+    Backoff, Error, Topic,
+    driver::{Capabilities, Consumer, Filter, Leased, Settlement},
+};
+
+/// First and longest wait after a failed receive.
+const BACKOFF: Backoff =
+    Backoff::exponential(Duration::from_millis(100), Duration::from_secs(5)).jitter(0.5);
+
+/// At most one line of log per this time while receives fail.
+const LOG_EVERY: Duration = Duration::from_secs(1);
+
+/// Room is offered in portions of at least this many messages while others still wait here: a
+/// receive per message would cost a round trip per message.
+const PORTION: usize = 16;
+
+/// One topic's intake.
+pub(crate) struct Intake<C: Consumer> {
+    pub(crate) table: Arc<Table<C>>,
+    /// The topic's number in the table.
+    pub(crate) number: usize,
+    pub(crate) topic: Topic,
+    pub(crate) routes: Vec<(Filter, Arc<Queue>)>,
+    pub(crate) capacity: usize,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) health: Arc<HealthBoard>,
+    pub(crate) counters: Counters,
+    /// Wakes when a queue has nothing ready any more.
+    pub(crate) hungry: Arc<Notify>,
+    /// Receive no more.
+    pub(crate) stop: CancellationToken,
+}
+
+impl<C: Consumer> Intake<C> {
+    /// Receives until it is told to stop and the receive under way has returned.
+    pub(crate) async fn run(self) {
+        let mut failures: u32 = 0;
+        let mut logged: Option<Instant> = None;
+        while let Some(room) = self.room().await {
+            match self.table.consumer().receive(&self.topic, room).await {
+                Ok(batch) => {
+                    if failures > 0 {
+                        failures = 0;
+                        tracing::info!(topic = %self.topic, "receiving again");
+                        self.health.recovered(&self.topic);
+                    }
+                    self.accept(batch);
+                    // A driver that answers at once with nothing must not starve the others.
+                    tokio::task::coop::consume_budget().await;
+                }
+                Err(_) if self.stop.is_cancelled() => return,
+                Err(error) => {
+                    failures = failures.saturating_add(1);
+                    self.failed(&error, &mut logged);
+                    tokio::select! {
+                        () = sleep(BACKOFF.after(failures)) => {}
+                        () = self.stop.cancelled() => return,
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits until it is worth while to receive; `None` when to stop.
+    async fn room(&self) -> Option<crate::driver::Room> {
+        loop {
+            let changed = self.hungry.notified();
+            let freed = self.table.freed().notified();
+            tokio::pin!(changed, freed);
+            changed.as_mut().enable();
+            freed.as_mut().enable();
+            if self.stop.is_cancelled() {
+                return None;
+            }
+            let room = self.table.room(self.number);
+            let portion = PORTION.min(self.capacity.div_ceil(2));
+            if room.messages >= portion || (room.messages > 0 && self.lanes_idle()) {
+                return Some(room);
+            }
+            tokio::select! {
+                () = freed => {}
+                () = changed => {}
+                () = self.stop.cancelled() => return None,
+            }
+        }
+    }
+
+    fn lanes_idle(&self) -> bool {
+        self.routes.iter().any(|(_, queue)| queue.is_hungry())
+    }
+
+    fn accept(&self, batch: Vec<Leased<C::Lease>>) {
+        for leased in batch {
+            let (ticket, delivery) = self.table.insert(self.number, leased);
+            let tag = delivery.tag();
+            let Some((_, queue)) = self.routes.iter().find(|(f, _)| f.accepts_tag(tag)) else {
+                // Brokers filter tags by hash: this one has the hash of another.
+                self.counters.unrouted();
+                self.table.settle(ticket, Settlement::Ack);
+                continue;
+            };
+            let last = self.capabilities.counts_hand_back()
+                && delivery
+                    .attempts_limit()
+                    .is_some_and(|limit| delivery.attempt() >= limit);
+            if let Err(job) = queue.push(Job::new(ticket, delivery, last)) {
+                self.table.hand_back([job.ticket]);
+            }
+        }
+    }
+
+    fn failed(&self, error: &Error, logged: &mut Option<Instant>) {
+        self.counters.receive_failed();
+        let reason = format!("cannot receive from topic {}: {error}", self.topic);
+        if logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
+            *logged = Some(Instant::now());
+            let source = std::error::Error::source(error).map(ToString::to_string);
+            tracing::warn!(topic = %self.topic, %error, source, "cannot receive, will try again");
+        }
+        self.health.degraded(&self.topic, reason);
+    }
+}

@@ -1,0 +1,174 @@
+//! All tasks of a server, from start to drain.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::Notify,
+    task::{JoinError, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    cell::LaneCell,
+    counters::Counters,
+    health::HealthBoard,
+    intake::Intake,
+    keeper,
+    lane::{Inbox, LaneSettings},
+    queue::Queue,
+    table::{Fatal, Limit, Table},
+};
+use crate::{
+    driver::{Capabilities, Consumer},
+    extensions::Extensions,
+    router::{GroupPlan, TopicPlan},
+};
+
+/// A server that consumes. Dropping it ends all its tasks.
+pub(crate) struct Running<C: Consumer> {
+    pub(crate) groups: Vec<RunningGroup<C>>,
+    pub(crate) intakes: JoinSet<()>,
+    pub(crate) lanes: JoinSet<()>,
+    /// Lease keepers, and who hears of settlements.
+    pub(crate) helpers: JoinSet<()>,
+    pub(crate) stop: CancellationToken,
+    pub(crate) fatal: Arc<Fatal>,
+}
+
+/// One group's table and queues.
+pub(crate) struct RunningGroup<C: Consumer> {
+    pub(crate) table: Arc<Table<C>>,
+    pub(crate) queues: Vec<Arc<Queue>>,
+}
+
+/// What the server gives to every task.
+pub(crate) struct Shared {
+    pub(crate) system: &'static str,
+    pub(crate) capabilities: Capabilities,
+    pub(crate) extensions: Arc<Extensions>,
+    pub(crate) counters: Counters,
+    pub(crate) health: Arc<HealthBoard>,
+}
+
+/// Why a server that runs begins to stop by itself.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// A handler said so.
+    Fatal,
+    /// A task of the engine or the driver panicked.
+    Crashed(Option<JoinError>),
+}
+
+impl<C: Consumer> Running<C> {
+    pub(crate) fn start(groups: Vec<(GroupPlan, C)>, shared: &Shared) -> Self {
+        let mut running = Self {
+            groups: Vec::with_capacity(groups.len()),
+            intakes: JoinSet::new(),
+            lanes: JoinSet::new(),
+            helpers: JoinSet::new(),
+            stop: CancellationToken::new(),
+            fatal: Arc::default(),
+        };
+        for (plan, consumer) in groups {
+            running.start_group(plan, consumer, shared);
+        }
+        running
+    }
+
+    /// Completes when something breaks; never otherwise.
+    ///
+    /// # Cancel safety
+    ///
+    /// A crash that was noticed is lost with the call: the caller drains then anyway.
+    pub(crate) async fn broken(&mut self) -> Broken {
+        tokio::select! {
+            () = self.fatal.happened() => Broken::Fatal,
+            Some(ended) = self.intakes.join_next() => Broken::Crashed(ended.err()),
+            Some(ended) = self.lanes.join_next() => Broken::Crashed(ended.err()),
+            Some(ended) = self.helpers.join_next() => Broken::Crashed(ended.err()),
+        }
+    }
+
+    fn start_group(&mut self, plan: GroupPlan, consumer: C, shared: &Shared) {
+        let limits = plan.topics.iter().map(TopicPlan::limit);
+        let table = Table::new(
+            Arc::new(consumer),
+            limits,
+            shared.counters.clone(),
+            self.fatal.clone(),
+        );
+        let table = Arc::new(table);
+        self.helpers
+            .spawn(keeper::run(table.clone(), plan.invisible));
+        self.helpers.spawn(settlements(table.clone()));
+        let mut queues = Vec::new();
+        for (number, topic) in plan.topics.into_iter().enumerate() {
+            let hungry = Arc::new(Notify::new());
+            let capacity = topic.limit().messages;
+            let mut routes = Vec::new();
+            for (subscription, lanes) in topic.routes {
+                let queue = Arc::new(Queue::new(subscription.order, hungry.clone()));
+                let settings = Arc::new(LaneSettings {
+                    system: shared.system,
+                    group: plan.group.clone(),
+                    policy: subscription.policy,
+                    ordered_policy: subscription.ordered_policy,
+                    handler_timeout: subscription.handler_timeout,
+                    extensions: shared.extensions.clone(),
+                    counters: shared.counters.clone(),
+                });
+                for _ in 0..subscription.concurrency {
+                    self.lanes.spawn(lanes.lane(Inbox {
+                        queue: queue.clone(),
+                        desk: table.clone(),
+                        settings: settings.clone(),
+                        cell: Arc::new(LaneCell::default()),
+                    }));
+                }
+                queues.push(queue.clone());
+                routes.push((subscription.filter, queue));
+            }
+            let intake = Intake {
+                table: table.clone(),
+                number,
+                topic: topic.topic,
+                routes,
+                capacity,
+                capabilities: shared.capabilities,
+                health: shared.health.clone(),
+                counters: shared.counters.clone(),
+                hungry,
+                stop: self.stop.clone(),
+            };
+            self.intakes.spawn(intake.run());
+        }
+        self.groups.push(RunningGroup { table, queues });
+    }
+}
+
+/// Hears of settlements until it is dropped.
+async fn settlements<C: Consumer>(table: Arc<Table<C>>) {
+    loop {
+        let answers = table.consumer().settled().await;
+        if answers.is_empty() {
+            // The trait says at least one; a driver that says none must not starve the others.
+            tokio::task::yield_now().await;
+        }
+        table.settled(answers);
+    }
+}
+
+impl TopicPlan {
+    /// What all its subscriptions may have in flight together.
+    fn limit(&self) -> Limit {
+        let subscriptions = || self.routes.iter().map(|(subscription, _)| subscription);
+        Limit {
+            messages: subscriptions().map(crate::Subscription::capacity).sum(),
+            bytes: subscriptions().map(|s| s.prefetch_bytes).sum(),
+            max_hold: subscriptions()
+                .map(|s| s.max_hold)
+                .max()
+                .unwrap_or(Duration::ZERO),
+        }
+    }
+}

@@ -1,0 +1,478 @@
+//! The lease table of one group: every message from its receipt to its settlement's confirmation.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use super::{
+    cell::{Cancel, LaneCell},
+    counters::Counters,
+    lane::Desk,
+    ticket::Ticket,
+};
+use crate::{
+    Delivery, MessageId,
+    driver::{Consumer, Leased, Room, Settled, Settlement},
+};
+
+/// One group's messages in flight, and its consumer.
+pub(crate) struct Table<C: Consumer> {
+    consumer: Arc<C>,
+    counters: Counters,
+    state: Mutex<State<C::Lease>>,
+    /// Something left the table.
+    freed: Notify,
+    fatal: Arc<Fatal>,
+}
+
+/// The first reason to stop the App, from any lane.
+#[derive(Debug, Default)]
+pub(crate) struct Fatal {
+    error: Mutex<Option<kratos::Error>>,
+    set: Notify,
+}
+
+/// How many messages, and bytes of bodies, of one topic may be in flight.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    pub(crate) messages: usize,
+    pub(crate) bytes: usize,
+    pub(crate) max_hold: Duration,
+}
+
+struct State<L> {
+    places: Vec<Place<L>>,
+    free: Vec<u32>,
+    loads: Vec<Load>,
+    /// Messages that the shutdown cut off.
+    cut_off: Vec<MessageId>,
+    /// Handlers are being cut off: none starts.
+    closing: bool,
+}
+
+/// What a topic has in flight.
+struct Load {
+    limit: Limit,
+    messages: usize,
+    bytes: usize,
+}
+
+/// Tickets are place and generation, so that a late one finds nothing.
+struct Place<L> {
+    generation: u32,
+    entry: Option<Entry<L>>,
+}
+
+struct Entry<L> {
+    delivery: Delivery,
+    topic: usize,
+    /// Absent while it is being extended, and once it is settled.
+    lease: Option<L>,
+    expires_at: Instant,
+    /// When renewal ends.
+    held_until: Instant,
+    phase: Phase,
+}
+
+enum Phase {
+    Waiting,
+    Running(Arc<LaneCell>),
+    /// Decided while the lease was away for an extension.
+    Decided(Settlement),
+    /// Handed to the driver, not confirmed yet.
+    Settling,
+}
+
+/// A lease taken out to be extended.
+pub(crate) struct Due<L> {
+    pub(crate) ticket: Ticket,
+    pub(crate) lease: L,
+    pub(crate) expires_at: Instant,
+}
+
+// === impl Table ===
+
+impl<C: Consumer> Table<C> {
+    pub(crate) fn new(
+        consumer: Arc<C>,
+        limits: impl IntoIterator<Item = Limit>,
+        counters: Counters,
+        fatal: Arc<Fatal>,
+    ) -> Self {
+        let loads = limits.into_iter().map(|limit| Load {
+            limit,
+            messages: 0,
+            bytes: 0,
+        });
+        let state = State {
+            places: Vec::new(),
+            free: Vec::new(),
+            loads: loads.collect(),
+            cut_off: Vec::new(),
+            closing: false,
+        };
+        Self {
+            consumer,
+            counters,
+            state: Mutex::new(state),
+            freed: Notify::new(),
+            fatal,
+        }
+    }
+
+    pub(crate) fn consumer(&self) -> &Arc<C> {
+        &self.consumer
+    }
+
+    pub(crate) fn into_consumer(self) -> Arc<C> {
+        self.consumer
+    }
+
+    /// Enters a message that was received for a topic.
+    pub(crate) fn insert(&self, topic: usize, leased: Leased<C::Lease>) -> (Ticket, Delivery) {
+        let Leased {
+            delivery,
+            lease,
+            expires_at,
+        } = leased;
+        self.counters.received();
+        let mut state = self.lock();
+        let load = &mut state.loads[topic];
+        load.messages += 1;
+        load.bytes += delivery.body().len();
+        let entry = Entry {
+            delivery: delivery.clone(),
+            topic,
+            lease: Some(lease),
+            expires_at,
+            held_until: Instant::now() + load.limit.max_hold,
+            phase: Phase::Waiting,
+        };
+        (state.insert(entry), delivery)
+    }
+
+    /// What a topic has room for; no messages if there is none.
+    pub(crate) fn room(&self, topic: usize) -> Room {
+        let load = &self.lock().loads[topic];
+        let bytes = load.limit.bytes.saturating_sub(load.bytes);
+        let messages = load.limit.messages.saturating_sub(load.messages);
+        Room::new(if bytes == 0 { 0 } else { messages }, bytes)
+    }
+
+    /// Wakes when something has left the table.
+    pub(crate) fn freed(&self) -> &Notify {
+        &self.freed
+    }
+
+    /// How many messages are in flight.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.lock().loads.iter().map(|load| load.messages).sum()
+    }
+
+    /// Waits until nothing is in flight.
+    pub(crate) async fn emptied(&self) {
+        loop {
+            let freed = self.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if self.in_flight() == 0 {
+                return;
+            }
+            freed.await;
+        }
+    }
+
+    /// The driver has answered settlements.
+    pub(crate) fn settled(&self, answers: Vec<Settled>) {
+        let mut state = self.lock();
+        for Settled { ticket, result } in answers {
+            let Some(entry) = state.remove(ticket) else {
+                continue;
+            };
+            match result {
+                Ok(()) => self.counters.confirmed(),
+                Err(error) => {
+                    self.counters.refused();
+                    let (topic, id) = (entry.delivery.topic(), entry.delivery.id());
+                    tracing::warn!(
+                        %topic, message.id = %id, %error,
+                        "settlement given up, the message may come again",
+                    );
+                }
+            }
+        }
+        drop(state);
+        self.freed.notify_waiters();
+    }
+
+    /// Takes out the leases that are to be extended now: those that end within `margin`, except
+    /// those whose time to be held is over.
+    pub(crate) fn due(&self, margin: Duration) -> Vec<Due<C::Lease>> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let mut due = Vec::new();
+        for (at, place) in state.places.iter_mut().enumerate() {
+            let Some(entry) = &mut place.entry else {
+                continue;
+            };
+            if entry.expires_at > now + margin || entry.held_until <= now {
+                continue;
+            }
+            if !matches!(entry.phase, Phase::Waiting | Phase::Running(_)) {
+                continue;
+            }
+            if let Some(lease) = entry.lease.take() {
+                let ticket = ticket(at, place.generation);
+                due.push(Due {
+                    ticket,
+                    lease,
+                    expires_at: entry.expires_at,
+                });
+            }
+        }
+        due
+    }
+
+    /// A lease comes back from its extension.
+    pub(crate) fn extended(&self, due: Due<C::Lease>, expires_at: Option<Instant>) {
+        let Due { ticket, lease, .. } = due;
+        let mut state = self.lock();
+        let Some(entry) = state.entry(ticket) else {
+            return;
+        };
+        if let Some(expires_at) = expires_at {
+            entry.expires_at = expires_at;
+        }
+        if let Phase::Decided(how) = entry.phase {
+            entry.phase = Phase::Settling;
+            drop(state);
+            self.consumer.settle(ticket, lease, how);
+        } else {
+            entry.lease = Some(lease);
+        }
+    }
+
+    /// A lease is gone: the message is cancelled and forgotten.
+    pub(crate) fn lost(&self, ticket: Ticket) {
+        let mut state = self.lock();
+        let Some(entry) = state.remove(ticket) else {
+            return;
+        };
+        drop(state);
+        self.forget(ticket, &entry);
+    }
+
+    /// Forgets every message whose lease has run out.
+    pub(crate) fn expire(&self) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let mut gone = Vec::new();
+        for (at, place) in state.places.iter().enumerate() {
+            let Some(entry) = &place.entry else {
+                continue;
+            };
+            // One that is away is being extended: its answer tells.
+            if entry.expires_at <= now && entry.lease.is_some() {
+                gone.push(ticket(at, place.generation));
+            }
+        }
+        let gone: Vec<_> = gone
+            .into_iter()
+            .filter_map(|t| Some((t, state.remove(t)?)))
+            .collect();
+        drop(state);
+        for (ticket, entry) in gone {
+            self.forget(ticket, &entry);
+        }
+    }
+
+    /// Cuts off every handler that runs, and lets no other start.
+    pub(crate) fn cancel_running(&self) {
+        let mut state = self.lock();
+        state.closing = true;
+        for (at, place) in state.places.iter().enumerate() {
+            if let Some(Entry {
+                phase: Phase::Running(cell),
+                ..
+            }) = &place.entry
+            {
+                cell.cancel(ticket(at, place.generation), Cancel::Shutdown);
+            }
+        }
+    }
+
+    /// Hands messages back that never started.
+    pub(crate) fn hand_back(&self, tickets: impl IntoIterator<Item = Ticket>) {
+        for ticket in tickets {
+            self.counters.handed_back();
+            self.settle(ticket, Settlement::HandBack);
+        }
+    }
+
+    /// The ids of messages that were cut off or are not settled for certain.
+    pub(crate) fn unfinished(&self) -> Vec<MessageId> {
+        let mut state = self.lock();
+        let mut ids = std::mem::take(&mut state.cut_off);
+        let entries = state.places.iter().filter_map(|place| place.entry.as_ref());
+        ids.extend(entries.map(|entry| entry.delivery.id().clone()));
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    fn forget(&self, ticket: Ticket, entry: &Entry<C::Lease>) {
+        self.counters.leases_lost();
+        let (topic, id) = (entry.delivery.topic(), entry.delivery.id());
+        tracing::warn!(%topic, message.id = %id, "lease lost, the message comes again");
+        if let Phase::Running(cell) = &entry.phase {
+            cell.cancel(ticket, Cancel::LeaseLost);
+        }
+        self.freed.notify_waiters();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<C::Lease>> {
+        // Nothing under this lock panics half way; a poisoned lock is as good as any.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<C: Consumer> Desk for Table<C> {
+    fn start(&self, ticket: Ticket, cell: &Arc<LaneCell>) -> Option<Instant> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let closing = state.closing;
+        let entry = state.entry(ticket)?;
+        if closing {
+            drop(state);
+            self.cut_off(ticket);
+            return None;
+        }
+        if entry.expires_at <= now {
+            drop(state);
+            self.lost(ticket);
+            return None;
+        }
+        entry.phase = Phase::Running(cell.clone());
+        Some(entry.held_until)
+    }
+
+    fn wait(&self, ticket: Ticket) {
+        if let Some(entry) = self.lock().entry(ticket) {
+            entry.phase = Phase::Waiting;
+        }
+    }
+
+    fn settle(&self, ticket: Ticket, how: Settlement) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let Some(entry) = state.entry(ticket) else {
+            return;
+        };
+        match entry.lease.take() {
+            // The message is somebody else's by now: nothing may be settled.
+            Some(_) if entry.expires_at <= now => {
+                drop(state);
+                self.lost(ticket);
+            }
+            Some(lease) => {
+                entry.phase = Phase::Settling;
+                drop(state);
+                self.consumer.settle(ticket, lease, how);
+            }
+            None => entry.phase = Phase::Decided(how),
+        }
+    }
+
+    fn cut_off(&self, ticket: Ticket) {
+        let mut state = self.lock();
+        if let Some(entry) = state.entry(ticket) {
+            let id = entry.delivery.id().clone();
+            state.cut_off.push(id);
+        }
+        drop(state);
+        self.hand_back([ticket]);
+    }
+
+    fn fatal(&self, error: kratos::Error) {
+        self.fatal.set(error);
+    }
+}
+
+// === impl State ===
+
+impl<L> State<L> {
+    fn insert(&mut self, entry: Entry<L>) -> Ticket {
+        if let Some(at) = self.free.pop() {
+            let place = &mut self.places[at as usize];
+            place.entry = Some(entry);
+            return ticket(at as usize, place.generation);
+        }
+        self.places.push(Place {
+            generation: 0,
+            entry: Some(entry),
+        });
+        ticket(self.places.len() - 1, 0)
+    }
+
+    fn entry(&mut self, ticket: Ticket) -> Option<&mut Entry<L>> {
+        let (at, generation) = untie(ticket);
+        let place = self
+            .places
+            .get_mut(at)
+            .filter(|place| place.generation == generation)?;
+        place.entry.as_mut()
+    }
+
+    fn remove(&mut self, ticket: Ticket) -> Option<Entry<L>> {
+        let (at, generation) = untie(ticket);
+        let place = self
+            .places
+            .get_mut(at)
+            .filter(|place| place.generation == generation)?;
+        let entry = place.entry.take()?;
+        place.generation = place.generation.wrapping_add(1);
+        // places are bounded by prefetch
+        self.free.push(at as u32);
+        let load = &mut self.loads[entry.topic];
+        load.messages -= 1;
+        load.bytes -= entry.delivery.body().len();
+        Some(entry)
+    }
+}
+
+fn ticket(at: usize, generation: u32) -> Ticket {
+    Ticket::new((u64::from(generation) << 32) | at as u64)
+}
+
+fn untie(ticket: Ticket) -> (usize, u32) {
+    let number = ticket.number();
+    // the two halves of the number
+    let halves = ((number & 0xffff_ffff) as usize, (number >> 32) as u32);
+    halves
+}
+
+// === impl Fatal ===
+
+impl Fatal {
+    /// Keeps the first error.
+    pub(crate) fn set(&self, error: kratos::Error) {
+        self.lock().get_or_insert(error);
+        self.set.notify_one();
+    }
+
+    /// Completes when there is one.
+    pub(crate) async fn happened(&self) {
+        self.set.notified().await;
+    }
+
+    pub(crate) fn take(&self) -> Option<kratos::Error> {
+        self.lock().take()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<kratos::Error>> {
+        self.error.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,174 @@
+//! A broker in memory: for tests of applications, and the reference of what a driver does.
+//!
+//! It has topics (created by their first use), groups, tags, message groups kept in order, delay,
+//! visibility timeouts, attempts, dead letters and long polls, on tokio's clock: with a paused
+//! clock a test of back-off takes no time. Faults can be injected.
+//!
+//! ```
+//! use kratos_broker::{Message, Publisher, memory};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), kratos_broker::Error> {
+//! let broker = memory::Broker::new();
+//! let receipt = Publisher::new(broker.clone()).publish(Message::new("orders", "paid")).await?;
+//! assert!(broker.dead_letters("billing").is_empty());
+//! # let _ = receipt;
+//! # Ok(())
+//! # }
+//! ```
+
+mod consumer;
+mod faults;
+mod queue;
+mod store;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use kratos::StartContext;
+use tokio::sync::Notify;
+
+use self::{faults::Faults, store::Store};
+use crate::{
+    Delivery, Message, Receipt, Result,
+    driver::{Capabilities, Driver, GroupSpec},
+};
+
+pub use self::consumer::{MemoryConsumer, MemoryLease};
+
+/// A broker in memory; clones are the same broker.
+///
+/// A group that is new to a topic starts at the oldest message that the topic retains (the newest
+/// 10,000).
+#[derive(Clone)]
+pub struct Broker {
+    shared: Arc<Shared>,
+    capabilities: Capabilities,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Anything that may end somebody's wait.
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    store: Store,
+    faults: Faults,
+}
+
+// === impl Broker ===
+
+impl Broker {
+    /// An empty broker.
+    #[must_use]
+    pub fn new() -> Self {
+        let shared = Shared {
+            state: Mutex::default(),
+            changed: Notify::new(),
+        };
+        let capabilities = Capabilities::none()
+            .ordering(true)
+            .delay(true)
+            .dead_letter(true)
+            .tag_filter(true);
+        Self {
+            shared: Arc::new(shared),
+            capabilities,
+        }
+    }
+
+    /// Sets after how many attempts the broker itself dead-letters a message: 17 by default.
+    #[must_use]
+    pub fn max_attempts(self, attempts: u32) -> Self {
+        self.lock().store.max_attempts = attempts.max(1);
+        self
+    }
+
+    /// Makes a message that is handed back spend an attempt, as RocketMQ does.
+    #[must_use]
+    pub fn hand_back_spends_attempt(mut self) -> Self {
+        self.lock().store.hand_back_spends_attempt = true;
+        self.capabilities = self.capabilities.hand_back_spends_attempt(true);
+        self
+    }
+
+    /// Takes abilities away, to see what a broker without them refuses.
+    #[must_use]
+    pub fn with_capabilities(mut self, capabilities: Capabilities) -> Self {
+        self.capabilities = capabilities;
+        self
+    }
+
+    /// The dead letters of a group, oldest first, as they were at their last attempt.
+    #[must_use]
+    pub fn dead_letters(&self, group: &str) -> Vec<Delivery> {
+        self.lock().store.dead_letters(group)
+    }
+
+    /// How many messages of a topic a group has not acknowledged: waiting, held or delayed.
+    #[must_use]
+    pub fn backlog(&self, topic: &str, group: &str) -> usize {
+        self.lock().store.backlog(topic, group)
+    }
+
+    /// How many messages of a topic a group has received and not settled.
+    #[must_use]
+    pub fn held(&self, topic: &str, group: &str) -> usize {
+        self.lock().store.held(topic, group)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.lock()
+    }
+}
+
+impl Default for Broker {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Driver for Broker {
+    const SYSTEM: &'static str = "memory";
+
+    type Consumer = MemoryConsumer;
+
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    async fn publish(&self, message: Message) -> Result<Receipt> {
+        let id = {
+            let mut state = self.lock();
+            state.faults.publish()?;
+            state.store.publish(message.into_parts())
+        };
+        self.shared.changed.notify_waiters();
+        Ok(Receipt::new(id))
+    }
+
+    async fn consumer(&self, group: GroupSpec, _cx: StartContext) -> Result<MemoryConsumer> {
+        self.lock().faults.connected()?;
+        self.lock().store.join(&group);
+        Ok(MemoryConsumer::new(self.shared.clone(), group))
+    }
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker").finish_non_exhaustive()
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing under this lock panics half way; a poisoned lock is as good as any.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
