@@ -1,1 +1,24 @@
-//! Work in progress.
+#![doc = include_str!("../README.md")]
+
+mod broker;
+mod builder;
+mod clock;
+mod connector;
+mod core;
+mod error;
+mod service;
+mod serving;
+mod state;
+
+pub use rocketmq_proto::v2::Code;
+
+pub use self::{
+    broker::DevBroker,
+    builder::Builder,
+    connector::Connector,
+    error::Error,
+    state::{
+        Backoff, ConnectedClient, DEFAULT_RETRY_MAX_TIMES, GroupConfig, InFlight, StoredMessage,
+        Timestamp, TopicType, UnknownTopicType, dead_letter_topic,
+    },
+};

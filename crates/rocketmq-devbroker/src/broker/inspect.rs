@@ -1,0 +1,40 @@
+//! What a test may look at.
+
+use crate::{
+    DevBroker,
+    state::{ConnectedClient, InFlight, StoredMessage},
+};
+
+impl DevBroker {
+    /// The messages that a topic keeps, settled ones too, queue by queue in the order they were
+    /// stored.
+    #[must_use]
+    pub fn messages(&self, topic: &str) -> Vec<StoredMessage> {
+        self.core().with(|state, _| state.messages(topic))
+    }
+
+    /// The messages that the group's consumers hold now, on all topics.
+    #[must_use]
+    pub fn in_flight(&self, group: &str) -> Vec<InFlight> {
+        self.core().with(|state, now| state.in_flight(now, group))
+    }
+
+    /// How many messages of the topic wait for the group, for the first time or again. Those in
+    /// flight are not counted.
+    #[must_use]
+    pub fn lag(&self, topic: &str, group: &str) -> u64 {
+        self.core().with(|state, _| state.lag(topic, group))
+    }
+
+    /// What the group has given up: the messages of `%DLQ%<group>`.
+    #[must_use]
+    pub fn dead_letters(&self, group: &str) -> Vec<StoredMessage> {
+        self.core().with(|state, _| state.dead_letters(group))
+    }
+
+    /// The clients with an open telemetry stream, by id.
+    #[must_use]
+    pub fn connected_clients(&self) -> Vec<ConnectedClient> {
+        self.core().with(|state, _| state.connected_clients())
+    }
+}

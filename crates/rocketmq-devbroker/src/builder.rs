@@ -1,0 +1,166 @@
+//! Declares a broker before it runs.
+
+use std::{net::SocketAddr, time::Duration};
+
+use crate::{
+    DevBroker, Error,
+    state::{DEFAULT_QUEUES, GroupConfig, Limits, State, TopicType},
+};
+
+/// Settings of a [`DevBroker`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), rocketmq_devbroker::Error> {
+/// use rocketmq_devbroker::{DevBroker, GroupConfig, TopicType};
+///
+/// let broker = DevBroker::builder()
+///     .strict(true)
+///     .topic("orders", TopicType::Fifo)
+///     .group("billing", GroupConfig::new().fifo(true))
+///     .listen(([127, 0, 0, 1], 0))
+///     .start()
+///     .await?;
+/// assert!(broker.addr().is_some());
+/// broker.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    strict: bool,
+    topics: Vec<(String, TopicType, u32)>,
+    groups: Vec<(String, GroupConfig)>,
+    listen: Option<SocketAddr>,
+    advertise: Option<(String, u16)>,
+    limits: Limits,
+}
+
+impl Builder {
+    /// Whether unknown topics and groups are refused, as the real server does, rather than
+    /// created. False by default.
+    #[must_use]
+    pub fn strict(mut self, strict: bool) -> Self {
+        self.strict = strict;
+        self
+    }
+
+    /// Creates a topic with four queues.
+    #[must_use]
+    pub fn topic(self, name: impl Into<String>, kind: TopicType) -> Self {
+        self.topic_with_queues(name, kind, DEFAULT_QUEUES)
+    }
+
+    /// Creates a topic with so many queues, at least one.
+    #[must_use]
+    pub fn topic_with_queues(
+        mut self,
+        name: impl Into<String>,
+        kind: TopicType,
+        queues: u32,
+    ) -> Self {
+        self.topics.push((name.into(), kind, queues));
+        self
+    }
+
+    /// Creates a consumer group.
+    #[must_use]
+    pub fn group(mut self, name: impl Into<String>, config: GroupConfig) -> Self {
+        self.groups.push((name.into(), config));
+        self
+    }
+
+    /// Listens on a socket, too; port 0 takes any free one. [`DevBroker::addr`] tells which.
+    #[must_use]
+    pub fn listen(mut self, addr: impl Into<SocketAddr>) -> Self {
+        self.listen = Some(addr.into());
+        self
+    }
+
+    /// The host and port that routes point at, if it is not the address that is listened on.
+    #[must_use]
+    pub fn advertise(mut self, host: impl Into<String>, port: u16) -> Self {
+        self.advertise = Some((host.into(), port));
+        self
+    }
+
+    /// The bounds of a receive's wait: 5 s and 20 s by default, as on the real server. A receive
+    /// whose call has less time left than `min` is refused.
+    #[must_use]
+    pub fn long_poll(mut self, min: Duration, max: Duration) -> Self {
+        self.limits.min_long_poll = min;
+        self.limits.max_long_poll = max;
+        self
+    }
+
+    /// The shortest invisible duration that a receive may ask for: 10 s by default, as on the real
+    /// server. Shorter ones make tests fast.
+    #[must_use]
+    pub fn min_invisible(mut self, min: Duration) -> Self {
+        self.limits.min_receive_invisible = min;
+        self
+    }
+
+    /// The largest body, in bytes: 4 MiB by default.
+    #[must_use]
+    pub fn max_body_bytes(mut self, bytes: usize) -> Self {
+        self.limits.max_body_bytes = bytes;
+        self
+    }
+
+    /// How many messages a queue keeps although every group has settled them: 10,000 by default.
+    #[must_use]
+    pub fn retained_messages(mut self, messages: usize) -> Self {
+        self.limits.retained_messages = messages;
+        self
+    }
+
+    /// How many bytes of messages the broker keeps in all: 1 GiB by default. Beyond it, sends are
+    /// answered with `TOO_MANY_REQUESTS`.
+    #[must_use]
+    pub fn max_stored_bytes(mut self, bytes: usize) -> Self {
+        self.limits.max_stored_bytes = bytes;
+        self
+    }
+
+    /// Makes a broker that is reached through [`DevBroker::connector`] only. Needs no runtime
+    /// until somebody connects; an address to listen on is not used.
+    ///
+    /// # Errors
+    ///
+    /// If the name of a topic or group is not allowed.
+    pub fn in_memory(mut self) -> Result<DevBroker, Error> {
+        self.listen = None;
+        let (advertise, state) = (self.advertise.take(), self.state()?);
+        Ok(DevBroker::new(state, advertise))
+    }
+
+    /// Starts the broker.
+    ///
+    /// # Errors
+    ///
+    /// If the address is taken or cannot be listened on, or if a name is not allowed.
+    pub async fn start(mut self) -> Result<DevBroker, Error> {
+        let (listen, advertise) = (self.listen, self.advertise.take());
+        let broker = DevBroker::new(self.state()?, advertise);
+        if let Some(addr) = listen {
+            broker.listen(addr).await?;
+        }
+        Ok(broker)
+    }
+
+    fn state(self) -> Result<State, Error> {
+        let mut state = State::new(self.strict, self.limits);
+        for (name, kind, queues) in self.topics {
+            state
+                .create_topic(&name, kind, queues)
+                .map_err(|refusal| Error::declaration("topic", &name, refusal))?;
+        }
+        for (name, config) in self.groups {
+            state
+                .create_group(&name, config)
+                .map_err(|refusal| Error::declaration("group", &name, refusal))?;
+        }
+        Ok(state)
+    }
+}

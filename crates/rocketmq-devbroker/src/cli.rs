@@ -1,0 +1,91 @@
+//! The command line.
+
+use std::net::SocketAddr;
+
+use clap::Parser;
+use rocketmq_devbroker::{Builder, DevBroker, GroupConfig, TopicType};
+
+/// An in-memory broker that speaks the RocketMQ 5 gRPC protocol, for development and tests.
+///
+/// Topics and groups are created as they are used, unless --strict. Nothing is kept after the end.
+#[derive(Debug, Parser)]
+#[command(name = "rocketmq-devbroker", version)]
+pub(crate) struct Cli {
+    /// Address to listen on; port 0 takes any free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8081", value_parser = address)]
+    listen: SocketAddr,
+
+    /// Address that clients are told to connect to, if it is not the one listened on
+    #[arg(long, value_name = "HOST:PORT", value_parser = advertised)]
+    advertise: Option<(String, u16)>,
+
+    /// Topic to create; TYPE is NORMAL (default), FIFO, DELAY, TRANSACTION or MIXED; repeatable
+    #[arg(long = "topic", value_name = "NAME[:TYPE]", value_parser = topic)]
+    topics: Vec<(String, TopicType)>,
+
+    /// Consumer group to create; `fifo` makes it ordered, `retry` is the number of retries before
+    /// a message becomes a dead letter (default 16); repeatable
+    #[arg(long = "group", value_name = "NAME[:fifo][:retry=N]", value_parser = group)]
+    groups: Vec<(String, GroupConfig)>,
+
+    /// Refuse unknown topics and groups, as a real server does
+    #[arg(long)]
+    strict: bool,
+}
+
+impl Cli {
+    pub(crate) fn broker(self) -> Builder {
+        let mut builder = DevBroker::builder().strict(self.strict).listen(self.listen);
+        if let Some((host, port)) = self.advertise {
+            builder = builder.advertise(host, port);
+        }
+        for (name, kind) in self.topics {
+            builder = builder.topic(name, kind);
+        }
+        for (name, config) in self.groups {
+            builder = builder.group(name, config);
+        }
+        builder
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "expected IP:PORT, for example 127.0.0.1:8081".to_owned())
+}
+
+fn advertised(text: &str) -> Result<(String, u16), String> {
+    let wrong = || "expected HOST:PORT, for example broker.local:8081".to_owned();
+    let (host, port) = text
+        .rsplit_once(':')
+        .filter(|(host, _)| !host.is_empty())
+        .ok_or_else(wrong)?;
+    Ok((host.to_owned(), port.parse().map_err(|_| wrong())?))
+}
+
+fn topic(text: &str) -> Result<(String, TopicType), String> {
+    let (name, kind) = text.split_once(':').unwrap_or((text, "NORMAL"));
+    let kind: TopicType = kind.parse().map_err(|e| format!("{e}"))?;
+    Ok((name.to_owned(), kind))
+}
+
+fn group(text: &str) -> Result<(String, GroupConfig), String> {
+    let mut parts = text.split(':');
+    let name = parts.next().unwrap_or_default();
+    let mut config = GroupConfig::new();
+    for part in parts {
+        config = match part.split_once('=') {
+            None if part.eq_ignore_ascii_case("fifo") => config.fifo(true),
+            Some(("retry", times)) => {
+                let times = times.parse();
+                config.retry_max_times(times.map_err(|_| format!("not a number: {part:?}"))?)
+            }
+            _ => {
+                return Err(format!(
+                    "unknown setting {part:?}: expected `fifo` or `retry=N`"
+                ));
+            }
+        };
+    }
+    Ok((name.to_owned(), config))
+}

@@ -1,0 +1,221 @@
+//! Wire types to the state machine's and back.
+
+use std::time::Duration;
+
+use prost_types::Timestamp as WireTimestamp;
+use rocketmq_proto::v2;
+
+use crate::{
+    service::{BROKER_NAME, request::Context},
+    state::{Backoff, Delivered, Draft, GroupConfig, Refusal, Sent, Timestamp},
+};
+
+impl From<Refusal> for v2::Status {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            code: refusal.code.into(),
+            message: refusal.message,
+        }
+    }
+}
+
+pub(crate) fn ok() -> v2::Status {
+    v2::Status {
+        code: v2::Code::Ok.into(),
+        message: "OK".to_owned(),
+    }
+}
+
+/// The full name of a topic or group: a namespace becomes part of it.
+pub(crate) fn name(resource: Option<&v2::Resource>) -> String {
+    let Some(resource) = resource else {
+        return String::new();
+    };
+    if resource.resource_namespace.is_empty() {
+        return resource.name.clone();
+    }
+    format!("{}%{}", resource.resource_namespace, resource.name)
+}
+
+/// A duration that is there and not negative.
+pub(crate) fn duration(wire: Option<&prost_types::Duration>) -> Option<Duration> {
+    wire.map_or(Some(Duration::ZERO), |wire| Duration::try_from(*wire).ok())
+}
+
+pub(crate) fn wire_duration(duration: Duration) -> prost_types::Duration {
+    prost_types::Duration {
+        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        nanos: i32::try_from(duration.subsec_nanos()).unwrap_or_default(),
+    }
+}
+
+pub(crate) fn wire_timestamp(at: Timestamp) -> WireTimestamp {
+    let millis = at.as_millis();
+    WireTimestamp {
+        seconds: i64::try_from(millis / 1000).unwrap_or(i64::MAX),
+        nanos: i32::try_from(millis % 1000).unwrap_or_default() * 1_000_000,
+    }
+}
+
+fn timestamp(wire: &WireTimestamp) -> Timestamp {
+    let seconds = u64::try_from(wire.seconds).unwrap_or_default();
+    let nanos = u32::try_from(wire.nanos).unwrap_or_default();
+    Timestamp::default().plus(Duration::from_secs(seconds).saturating_add(
+        // Below a second, whatever the wire says.
+        Duration::from_nanos(u64::from(nanos.min(999_999_999))),
+    ))
+}
+
+pub(crate) fn queue(
+    topic: Option<&v2::Resource>,
+    id: i32,
+    endpoints: &v2::Endpoints,
+    types: &[v2::MessageType],
+) -> v2::MessageQueue {
+    v2::MessageQueue {
+        topic: topic.cloned(),
+        id,
+        permission: v2::Permission::ReadWrite.into(),
+        broker: Some(v2::Broker {
+            name: BROKER_NAME.to_owned(),
+            id: 0,
+            endpoints: Some(endpoints.clone()),
+        }),
+        accept_message_types: types.iter().map(|kind| (*kind).into()).collect(),
+    }
+}
+
+pub(crate) fn draft(message: v2::Message, cx: &Context) -> Draft {
+    let system = message.system_properties.unwrap_or_default();
+    let (encoding, declared) = (system.body_encoding(), system.message_type());
+    let born_host = if system.born_host.is_empty() {
+        cx.peer()
+    } else {
+        system.born_host
+    };
+    let text = |text: Option<String>| text.filter(|text| !text.is_empty());
+    Draft {
+        topic: name(message.topic.as_ref()),
+        id: system.message_id,
+        tag: text(system.tag),
+        keys: system.keys,
+        properties: message.user_properties.into_iter().collect(),
+        body: message.body,
+        encoding,
+        declared,
+        born_at: system
+            .born_timestamp
+            .as_ref()
+            .map(timestamp)
+            .unwrap_or_default(),
+        born_host,
+        message_group: text(system.message_group),
+        deliver_at: system.delivery_timestamp.as_ref().map(timestamp),
+        trace_context: text(system.trace_context),
+        priority: system.priority,
+        lite_topic: text(system.lite_topic),
+    }
+}
+
+pub(crate) fn send_answer(result: Result<Sent, Refusal>) -> v2::SendMessageResponse {
+    let entry = |sent: Sent| v2::SendResultEntry {
+        status: Some(ok()),
+        message_id: sent.message_id,
+        transaction_id: sent.transaction_id,
+        offset: i64::try_from(sent.offset).unwrap_or(i64::MAX),
+        recall_handle: sent.recall_handle,
+    };
+    match result {
+        Ok(sent) => v2::SendMessageResponse {
+            status: Some(ok()),
+            entries: vec![entry(sent)],
+        },
+        Err(refusal) => v2::SendMessageResponse {
+            status: Some(refusal.into()),
+            entries: Vec::new(),
+        },
+    }
+}
+
+/// A message for a consumer, under the topic as the consumer named it.
+pub(crate) fn delivery(
+    delivered: &Delivered,
+    topic: &v2::Resource,
+    store_host: &str,
+) -> v2::Message {
+    let stored = &delivered.message;
+    let draft = &stored.draft;
+    let digest = v2::Digest {
+        r#type: v2::DigestType::Md5.into(),
+        checksum: stored.md5.clone(),
+    };
+    let dead_letter_of = stored.dead_letter_of.clone();
+    v2::Message {
+        topic: Some(topic.clone()),
+        user_properties: draft.properties.clone().into_iter().collect(),
+        system_properties: Some(v2::SystemProperties {
+            tag: draft.tag.clone(),
+            keys: draft.keys.clone(),
+            message_id: draft.id.clone(),
+            body_digest: Some(digest),
+            body_encoding: draft.encoding.into(),
+            message_type: stored.kind.into(),
+            born_timestamp: Some(wire_timestamp(draft.born_at)),
+            born_host: draft.born_host.clone(),
+            store_timestamp: Some(wire_timestamp(stored.stored_at)),
+            store_host: store_host.to_owned(),
+            delivery_timestamp: draft.deliver_at.map(wire_timestamp),
+            receipt_handle: Some(delivered.handle.clone()),
+            queue_id: i32::try_from(stored.queue).unwrap_or(i32::MAX),
+            queue_offset: i64::try_from(stored.offset).ok(),
+            invisible_duration: None,
+            delivery_attempt: i32::try_from(delivered.attempt).ok(),
+            message_group: draft.message_group.clone(),
+            trace_context: draft.trace_context.clone(),
+            orphaned_transaction_recovery_duration: None,
+            dead_letter_queue: dead_letter_of
+                .map(|(topic, message_id)| v2::DeadLetterQueue { topic, message_id }),
+            lite_topic: draft.lite_topic.clone(),
+            priority: draft.priority,
+        }),
+        body: draft.body.clone(),
+    }
+}
+
+/// The back-off that consumers of a group are told.
+pub(crate) fn retry_policy(group: &GroupConfig) -> v2::RetryPolicy {
+    use v2::retry_policy::Strategy;
+
+    let strategy = match &group.backoff {
+        Backoff::Customized(next) => Strategy::CustomizedBackoff(v2::CustomizedBackoff {
+            next: next.iter().map(|wait| wire_duration(*wait)).collect(),
+        }),
+        Backoff::Exponential {
+            initial,
+            max,
+            multiplier,
+        } => exponential(*initial, *max, *multiplier),
+    };
+    let max_attempts = i32::try_from(group.max_attempts()).unwrap_or(i32::MAX);
+    v2::RetryPolicy {
+        max_attempts,
+        strategy: Some(strategy),
+    }
+}
+
+/// The back-off that producers are told: three attempts, 10 ms to 1 s.
+pub(crate) fn producer_retry_policy() -> v2::RetryPolicy {
+    let strategy = exponential(Duration::from_millis(10), Duration::from_secs(1), 2.0);
+    v2::RetryPolicy {
+        max_attempts: 3,
+        strategy: Some(strategy),
+    }
+}
+
+fn exponential(initial: Duration, max: Duration, multiplier: f32) -> v2::retry_policy::Strategy {
+    v2::retry_policy::Strategy::ExponentialBackoff(v2::ExponentialBackoff {
+        initial: Some(wire_duration(initial)),
+        max: Some(wire_duration(max)),
+        multiplier,
+    })
+}

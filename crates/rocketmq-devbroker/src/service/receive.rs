@@ -1,0 +1,178 @@
+//! The long poll and the stream that answers it.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::Arc,
+    task::{Context as TaskContext, Poll as TaskPoll},
+    time::Duration,
+};
+
+use futures_util::Stream;
+use rocketmq_proto::v2::{self, receive_message_response::Content};
+use tokio::time::{Instant, timeout_at};
+use tonic::Status;
+
+use crate::{
+    core::Core,
+    service::{
+        convert::{delivery, duration, name, ok, wire_timestamp},
+        request::Context,
+    },
+    state::{Ask, Delivered, Poll, Refusal, Timestamp},
+};
+
+/// An empty answer leaves this much before the poll's end, so that it arrives in time.
+const LONG_POLL_RESERVE: Duration = Duration::from_millis(100);
+
+/// Waits for messages. Dropped before it ends, it leaves nothing behind.
+pub(crate) async fn run(
+    core: Arc<Core>,
+    cx: &Context,
+    request: v2::ReceiveMessageRequest,
+) -> Deliveries {
+    let topic = request
+        .message_queue
+        .as_ref()
+        .and_then(|queue| queue.topic.clone());
+    let topic = topic.unwrap_or_default();
+    let opened =
+        ask(cx, &request, &topic).and_then(|ask| core.with(|state, _| state.open_poll(ask)));
+    let answer = match opened {
+        Ok(poll) => wait(&core, &poll).await,
+        Err(refusal) => Err(refusal),
+    };
+    Deliveries::new(core, topic, answer)
+}
+
+fn ask(
+    cx: &Context,
+    request: &v2::ReceiveMessageRequest,
+    topic: &v2::Resource,
+) -> Result<Ask, Refusal> {
+    let filter = request.filter_expression.as_ref();
+    if filter.is_some_and(|filter| filter.r#type() == v2::FilterType::Sql) {
+        let message = "SQL filters are not supported by this broker yet";
+        return Err(Refusal::new(v2::Code::IllegalFilterExpression, message));
+    }
+    let some = |wire: &Option<prost_types::Duration>| {
+        wire.as_ref()
+            .map(|wire| duration(Some(wire)).unwrap_or_default())
+    };
+    Ok(Ask {
+        client: cx.client()?.to_owned(),
+        group: name(request.group.as_ref()),
+        topic: name(Some(topic)),
+        filter: filter.map(|filter| filter.expression.clone()),
+        batch: request.batch_size,
+        invisible: some(&request.invisible_duration),
+        auto_renew: request.auto_renew,
+        attempt_id: request.attempt_id.clone().unwrap_or_default(),
+        long_poll: some(&request.long_polling_timeout),
+        remaining: cx.remaining(),
+    })
+}
+
+async fn wait(core: &Core, poll: &Poll) -> Result<Vec<Delivered>, Refusal> {
+    let until = Instant::now() + (poll.wait - LONG_POLL_RESERVE.min(poll.wait / 10));
+    let waiter = core.waiter(&poll.topic);
+    loop {
+        // Registered before the look, so that nothing that comes in between is missed.
+        let mut changed = std::pin::pin!(waiter.notified());
+        changed.as_mut().enable();
+        let delivered = core.with(|state, now| state.receive(now, poll));
+        if !delivered.is_empty() {
+            return Ok(delivered);
+        }
+        if timeout_at(until, changed).await.is_err() {
+            return Err(Refusal::new(v2::Code::MessageNotFound, "no new message"));
+        }
+    }
+}
+
+/// The answer of a receive: status, messages, time of delivery. What is not written when it is
+/// dropped goes back to the group at once.
+#[derive(Debug)]
+pub(crate) struct Deliveries {
+    core: Arc<Core>,
+    topic: v2::Resource,
+    store_host: String,
+    status: Option<v2::Status>,
+    messages: VecDeque<Delivered>,
+    delivered_at: Option<Timestamp>,
+    /// An item was just given: pause, so that it is flushed on its own.
+    pause: bool,
+}
+
+impl Deliveries {
+    fn new(core: Arc<Core>, topic: v2::Resource, answer: Result<Vec<Delivered>, Refusal>) -> Self {
+        let (status, messages) = match answer {
+            Ok(messages) => (ok(), messages.into()),
+            Err(refusal) => (refusal.into(), VecDeque::new()),
+        };
+        let now = core.with(|_, now| now);
+        let address = core
+            .endpoints()
+            .addresses
+            .into_iter()
+            .next()
+            .unwrap_or_default();
+        Self {
+            core,
+            topic,
+            store_host: format!("{}:{}", address.host, address.port),
+            status: Some(status),
+            messages,
+            delivered_at: Some(now),
+            pause: false,
+        }
+    }
+
+    fn next(&mut self) -> Option<Content> {
+        if let Some(status) = self.status.take() {
+            return Some(Content::Status(status));
+        }
+        if let Some(delivered) = self.messages.pop_front() {
+            return Some(Content::Message(delivery(
+                &delivered,
+                &self.topic,
+                &self.store_host,
+            )));
+        }
+        self.delivered_at
+            .take()
+            .map(|at| Content::DeliveryTimestamp(wire_timestamp(at)))
+    }
+}
+
+impl Stream for Deliveries {
+    type Item = Result<v2::ReceiveMessageResponse, Status>;
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        cx: &mut TaskContext<'_>,
+    ) -> TaskPoll<Option<Self::Item>> {
+        if std::mem::take(&mut self.pause) {
+            cx.waker().wake_by_ref();
+            return TaskPoll::Pending;
+        }
+        let content = self.next();
+        self.pause = content.is_some();
+        let item = |content| {
+            Ok(v2::ReceiveMessageResponse {
+                content: Some(content),
+            })
+        };
+        TaskPoll::Ready(content.map(item))
+    }
+}
+
+impl Drop for Deliveries {
+    fn drop(&mut self) {
+        let unwritten: Vec<Delivered> = self.messages.drain(..).collect();
+        if !unwritten.is_empty() {
+            self.core
+                .with(|state, now| state.hand_back(now, &unwritten));
+        }
+    }
+}

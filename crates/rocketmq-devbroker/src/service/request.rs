@@ -1,0 +1,114 @@
+//! What a call says outside its message: who calls, from where, and until when.
+
+use std::{net::SocketAddr, time::Duration};
+
+use rocketmq_proto::v2::Code;
+use tokio::time::Instant;
+use tonic::{Request, Status, metadata::MetadataMap};
+
+use crate::state::Refusal;
+
+const CLIENT_ID: &str = "x-mq-client-id";
+const LANGUAGE: &str = "x-mq-language";
+const DEADLINE: &str = "grpc-timeout";
+
+/// What the real server can read; anything else is an internal error there.
+const LANGUAGES: [&str; 14] = [
+    "JAVA", "CPP", "DOTNET", "PYTHON", "DELPHI", "ERLANG", "RUBY", "OTHER", "HTTP", "GO", "PHP",
+    "OMS", "RUST", "NODE_JS",
+];
+
+/// The other end of a connection; absent in memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) Option<SocketAddr>);
+
+/// The caller of a method.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    client: String,
+    peer: Option<SocketAddr>,
+    deadline: Option<Instant>,
+}
+
+impl Context {
+    pub(crate) fn of<T>(request: &Request<T>) -> Result<Self, Status> {
+        let metadata = request.metadata();
+        let language = text(metadata, LANGUAGE);
+        if !language.is_empty() && !LANGUAGES.contains(&language) {
+            let message = format!("no enum constant LanguageCode.{language} in header {LANGUAGE}");
+            return Err(Status::internal(message));
+        }
+        let timeout = parse_timeout(text(metadata, DEADLINE));
+        Ok(Self {
+            client: text(metadata, CLIENT_ID).to_owned(),
+            peer: request.extensions().get::<Peer>().and_then(|peer| peer.0),
+            deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+        })
+    }
+
+    /// The client id, which every call must carry.
+    pub(crate) fn client(&self) -> Result<&str, Refusal> {
+        if self.client.is_empty() {
+            return Err(Refusal::new(
+                Code::ClientIdRequired,
+                "client id cannot be empty",
+            ));
+        }
+        Ok(&self.client)
+    }
+
+    pub(crate) fn peer(&self) -> String {
+        self.peer
+            .map_or_else(|| "in-memory".to_owned(), |peer| peer.to_string())
+    }
+
+    /// What is left of the call's deadline.
+    pub(crate) fn remaining(&self) -> Option<Duration> {
+        self.deadline
+            .map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+}
+
+fn text<'a>(metadata: &'a MetadataMap, key: &str) -> &'a str {
+    metadata
+        .get(key)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+}
+
+/// Reads the header `grpc-timeout`: up to eight digits and a unit.
+fn parse_timeout(value: &str) -> Option<Duration> {
+    let unit = value.chars().last()?;
+    let amount: u64 = value.get(..value.len() - unit.len_utf8())?.parse().ok()?;
+    Some(match unit {
+        'H' => Duration::from_secs(amount.checked_mul(3600)?),
+        'M' => Duration::from_secs(amount.checked_mul(60)?),
+        'S' => Duration::from_secs(amount),
+        'm' => Duration::from_millis(amount),
+        'u' => Duration::from_micros(amount),
+        'n' => Duration::from_nanos(amount),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_every_unit_of_a_timeout() {
+        assert_eq!(parse_timeout("2H"), Some(Duration::from_secs(7200)));
+        assert_eq!(parse_timeout("3M"), Some(Duration::from_secs(180)));
+        assert_eq!(parse_timeout("4S"), Some(Duration::from_secs(4)));
+        assert_eq!(parse_timeout("5000m"), Some(Duration::from_secs(5)));
+        assert_eq!(parse_timeout("6u"), Some(Duration::from_micros(6)));
+        assert_eq!(parse_timeout("7n"), Some(Duration::from_nanos(7)));
+    }
+
+    #[test]
+    fn ignores_a_timeout_that_it_cannot_read() {
+        for text in ["", "5", "S", "5x", "-1S", "5é"] {
+            assert_eq!(parse_timeout(text), None, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The telemetry stream: settings in, the broker's terms out.
+
+use std::sync::Arc;
+
+use futures_util::stream;
+use rocketmq_proto::v2::{self, settings::PubSub, telemetry_command::Command};
+use tonic::{Status, Streaming};
+
+use crate::{
+    core::Core,
+    service::{
+        ReplyStream,
+        convert::{name, ok, producer_retry_policy, retry_policy, wire_duration},
+        request::Context,
+    },
+    state::{MAX_BATCH, Role, Terms},
+};
+
+/// What the server says about lite topics, which this broker does not have.
+const LITE_SUBSCRIPTION_QUOTA: i32 = 2000;
+const MAX_LITE_TOPIC_BYTES: i32 = 64;
+
+/// Waits for the first settings, as the real server does before it answers anything, then serves
+/// the stream until either side ends it.
+pub(crate) async fn run(
+    core: Arc<Core>,
+    cx: &Context,
+    mut inbound: Streaming<v2::TelemetryCommand>,
+) -> Result<ReplyStream<v2::TelemetryCommand>, Status> {
+    let client = match cx.client() {
+        Ok(client) => client.to_owned(),
+        Err(refusal) => {
+            let status = Some(refusal.into());
+            let only = v2::TelemetryCommand {
+                status,
+                command: None,
+            };
+            return Ok(Box::pin(stream::iter([Ok(only)])));
+        }
+    };
+    let mut session = Session {
+        core,
+        client,
+        registered: false,
+    };
+    let first = loop {
+        let Some(command) = inbound.message().await? else {
+            return Ok(Box::pin(stream::empty()));
+        };
+        if let Some(reply) = session.answer(command)? {
+            break reply;
+        }
+    };
+    let rest = stream::unfold(
+        (session, inbound),
+        |(mut session, mut inbound)| async move {
+            loop {
+                let answer = match inbound.message().await {
+                    Ok(Some(command)) => session.answer(command).transpose(),
+                    Ok(None) | Err(_) => return None,
+                };
+                if let Some(reply) = answer {
+                    return Some((reply, (session, inbound)));
+                }
+            }
+        },
+    );
+    Ok(Box::pin(futures_util::StreamExt::chain(
+        stream::iter([Ok(first)]),
+        rest,
+    )))
+}
+
+/// One client's stream. Dropped, it tells the state machine.
+struct Session {
+    core: Arc<Core>,
+    client: String,
+    registered: bool,
+}
+
+impl Session {
+    fn answer(
+        &mut self,
+        command: v2::TelemetryCommand,
+    ) -> Result<Option<v2::TelemetryCommand>, Status> {
+        // Results of commands that this broker never sends are of no interest.
+        let Some(Command::Settings(settings)) = command.command else {
+            return Ok(None);
+        };
+        let role = role(&settings)?;
+        let first = !self.registered;
+        let terms = self
+            .core
+            .with(|state, now| state.register(now, &self.client, role, first));
+        let terms = terms.map_err(|refusal| {
+            let message = format!(
+                "process client telemetryCommand failed. {}",
+                refusal.message
+            );
+            match refusal.code {
+                v2::Code::Unsupported => Status::internal(message),
+                _ => Status::invalid_argument(message),
+            }
+        })?;
+        self.registered = true;
+        let command = Some(Command::Settings(merge(settings, &terms)));
+        Ok(Some(v2::TelemetryCommand {
+            status: Some(ok()),
+            command,
+        }))
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if self.registered {
+            self.core
+                .with(|state, now| state.stream_ended(now, &self.client));
+        }
+    }
+}
+
+fn role(settings: &v2::Settings) -> Result<Role, Status> {
+    match &settings.pub_sub {
+        Some(PubSub::Publishing(publishing)) => Ok(Role::Producer {
+            topics: publishing
+                .topics
+                .iter()
+                .map(|topic| name(Some(topic)))
+                .collect(),
+        }),
+        Some(PubSub::Subscription(subscription)) => Ok(Role::Consumer {
+            kind: settings.client_type(),
+            group: name(subscription.group.as_ref()),
+            topics: subscription
+                .subscriptions
+                .iter()
+                .map(|e| name(e.topic.as_ref()))
+                .collect(),
+        }),
+        None => {
+            let message = "there is no publishing or subscription data in settings";
+            Err(Status::invalid_argument(message))
+        }
+    }
+}
+
+/// The client's settings with what the broker decides.
+fn merge(mut settings: v2::Settings, terms: &Terms) -> v2::Settings {
+    settings.metric = Some(v2::Metric {
+        on: false,
+        endpoints: None,
+    });
+    match terms {
+        Terms::Producer { max_body_bytes } => {
+            settings.backoff_policy = Some(producer_retry_policy());
+            if let Some(PubSub::Publishing(publishing)) = &mut settings.pub_sub {
+                publishing.max_body_size = i32::try_from(*max_body_bytes).unwrap_or(i32::MAX);
+                publishing.validate_message_type = true;
+            }
+        }
+        Terms::Consumer {
+            group,
+            max_long_poll,
+        } => {
+            settings.backoff_policy = Some(retry_policy(group));
+            if let Some(PubSub::Subscription(subscription)) = &mut settings.pub_sub {
+                subscription.fifo = Some(group.fifo);
+                subscription.receive_batch_size = i32::try_from(MAX_BATCH).ok();
+                subscription.long_polling_timeout = Some(wire_duration(*max_long_poll));
+                subscription.lite_subscription_quota = Some(LITE_SUBSCRIPTION_QUOTA);
+                subscription.max_lite_topic_size = Some(MAX_LITE_TOPIC_BYTES);
+            }
+        }
+    }
+    settings
+}

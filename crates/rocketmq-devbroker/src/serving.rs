@@ -1,0 +1,138 @@
+//! The serving side: connections, and the tasks that they are made of.
+//!
+//! The tasks are ours, so that the broker can go away at a moment's notice: a connection that is
+//! cut takes every stream on it along.
+
+use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
+
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rocketmq_proto::v2::messaging_service_server::MessagingServiceServer;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    time,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::Service as _;
+
+use crate::{
+    core::Core,
+    service::{Peer, Service},
+};
+
+/// Streams on one connection; every waiting receive is one.
+const MAX_STREAMS: u32 = 10_000;
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// What the real server takes in one message.
+const MAX_MESSAGE_BYTES: usize = 130 << 20;
+/// How long the listener rests after it could not accept, so that it does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Connections that live and die together.
+#[derive(Clone, Debug)]
+pub(crate) struct Serving {
+    core: Arc<Core>,
+    tasks: Tasks,
+}
+
+/// Tasks that end when the serving side stops. It is the executor of every connection, too.
+#[derive(Clone, Debug, Default)]
+struct Tasks {
+    stop: CancellationToken,
+    tracker: TaskTracker,
+}
+
+impl Tasks {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tracker.spawn(async move {
+            stop.run_until_cancelled(task).await;
+        });
+    }
+}
+
+impl<F> hyper::rt::Executor<F> for Tasks
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+{
+    fn execute(&self, future: F) {
+        self.spawn(async move {
+            future.await;
+        });
+    }
+}
+
+impl Serving {
+    /// Begins to let time pass for the state machine. Must run on a tokio runtime.
+    pub(crate) fn start(core: Arc<Core>) -> Self {
+        let serving = Self {
+            core: Arc::clone(&core),
+            tasks: Tasks::default(),
+        };
+        serving.tasks.spawn(async move { core.drive().await });
+        serving
+    }
+
+    /// Serves every connection that the listener accepts.
+    pub(crate) fn accept(&self, listener: TcpListener) {
+        let serving = self.clone();
+        self.tasks.spawn(async move {
+            loop {
+                match listener.accept().await {
+                    Ok((stream, peer)) => {
+                        if let Err(error) = stream.set_nodelay(true) {
+                            tracing::debug!(%peer, %error, "connection lost at once");
+                        }
+                        serving.connection(stream, Some(peer));
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a connection");
+                        time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        });
+    }
+
+    /// Serves one connection.
+    pub(crate) fn connection<I>(&self, io: I, peer: Option<SocketAddr>)
+    where
+        I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let service = MessagingServiceServer::new(Service::new(Arc::clone(&self.core)))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let service = service_fn(move |mut request: http::Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            let answer = service.clone().call(request);
+            async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
+        });
+        let connection = http2::Builder::new(self.tasks.clone())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .initial_stream_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .serve_connection(TokioIo::new(io), service);
+        self.tasks.spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(?peer, %error, "connection ended");
+            }
+        });
+    }
+
+    /// Cuts every connection, now or as soon as its task is polled.
+    pub(crate) fn cut(&self) {
+        self.tasks.stop.cancel();
+    }
+
+    /// Cuts every connection and returns once nothing of it is left.
+    pub(crate) async fn stop(self) {
+        self.cut();
+        self.tasks.tracker.close();
+        self.tasks.tracker.wait().await;
+        self.core.with(|state, _| state.forget_clients());
+    }
+}

@@ -1,0 +1,248 @@
+//! The broker's state machine: no I/O, no clock. Time is an argument of every operation, and
+//! [`State::next_event`] tells when something happens by itself.
+//!
+//! One file per operation: [`send`], [`receive`], [`settle`], [`delay`], [`clients`]. What they work
+//! on: [`topic`]s with a [`log`] per queue, [`group`]s, and a [`cursor`] per topic and group.
+
+mod clients;
+mod cursor;
+mod delay;
+mod faults;
+mod filter;
+mod group;
+mod handle;
+mod inspect;
+mod limits;
+mod log;
+mod message;
+mod receive;
+mod refusal;
+mod send;
+mod settle;
+#[cfg(test)]
+mod tests;
+mod time;
+mod timers;
+mod topic;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use self::{
+    clients::Clients,
+    cursor::{CursorId, Cursors, Lapsed, Mode},
+    delay::Delayed,
+    log::Place,
+    timers::{Event, Timers},
+    topic::Topic,
+};
+pub(crate) use self::{
+    clients::{Role, Terms},
+    faults::Faults,
+    limits::{Limits, MAX_BATCH},
+    message::{Delivered, Draft},
+    receive::{Ask, Poll},
+    refusal::Refusal,
+    send::Sent,
+};
+pub use self::{
+    group::{Backoff, DEFAULT_RETRY_MAX_TIMES, GroupConfig, dead_letter_topic},
+    inspect::{ConnectedClient, InFlight, StoredMessage},
+    time::Timestamp,
+    topic::{TopicType, UnknownTopicType},
+};
+
+/// Queues of a topic that does not say how many.
+pub(crate) const DEFAULT_QUEUES: u32 = 4;
+
+/// Everything the broker knows.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// Unknown topics and groups are refused rather than created.
+    strict: bool,
+    pub(crate) limits: Limits,
+    topics: HashMap<Arc<str>, Topic>,
+    groups: HashMap<Arc<str>, GroupConfig>,
+    cursors: Cursors,
+    timers: Timers,
+    delayed: Delayed,
+    clients: Clients,
+    pub(crate) faults: Faults,
+    /// Topics on which a waiting receive should look again.
+    ready: BTreeSet<Arc<str>>,
+    stored_bytes: usize,
+    batches: u64,
+}
+
+impl State {
+    pub(crate) fn new(strict: bool, limits: Limits) -> Self {
+        Self {
+            strict,
+            limits,
+            ..Self::default()
+        }
+    }
+
+    /// Creates a topic, or changes the type of one.
+    pub(crate) fn create_topic(
+        &mut self,
+        name: &str,
+        kind: TopicType,
+        queues: u32,
+    ) -> Result<(), Refusal> {
+        limits::check_topic(name)?;
+        if let Some(topic) = self.topics.get_mut(name) {
+            topic.kind = kind;
+            return Ok(());
+        }
+        let topic = Topic::new(name, kind, queues);
+        self.topics.insert(Arc::clone(&topic.name), topic);
+        Ok(())
+    }
+
+    /// Creates a group, or changes the retry policy of one.
+    pub(crate) fn create_group(&mut self, name: &str, config: GroupConfig) -> Result<(), Refusal> {
+        limits::check_group(name)?;
+        self.groups.insert(name.into(), config);
+        Ok(())
+    }
+
+    /// A route: the topic, created with type MIXED if it is unknown and the broker is not strict.
+    pub(crate) fn open_topic(&mut self, name: &str) -> Result<&Topic, Refusal> {
+        limits::check_topic(name)?;
+        if !self.topics.contains_key(name) {
+            if self.strict {
+                return Err(Refusal::topic_not_found(name));
+            }
+            self.create_topic(name, TopicType::Mixed, DEFAULT_QUEUES)?;
+        }
+        self.topics
+            .get(name)
+            .ok_or_else(|| Refusal::topic_not_found(name))
+    }
+
+    /// The group, created with the default settings if it is unknown and the broker not strict.
+    pub(crate) fn open_group(&mut self, name: &str) -> Result<(Arc<str>, &GroupConfig), Refusal> {
+        if !self.groups.contains_key(name) {
+            if self.strict {
+                return Err(Refusal::group_not_found(name));
+            }
+            self.create_group(name, GroupConfig::new())?;
+        }
+        let found = self.groups.get_key_value(name);
+        let (name, config) = found.ok_or_else(|| Refusal::group_not_found(name))?;
+        Ok((Arc::clone(name), config))
+    }
+
+    /// The queues that a consumer of the group polls: one for all, or each one of an ordered
+    /// group.
+    pub(crate) fn assignments(&mut self, topic: &str, group: &str) -> Result<Vec<i32>, Refusal> {
+        let queues = self.open_topic(topic)?.queues.len();
+        limits::check_group(group)?;
+        let fifo = self.groups.get(group).is_some_and(|config| config.fifo);
+        let all = (0..queues).filter_map(|queue| i32::try_from(queue).ok());
+        Ok(if fifo {
+            all.collect()
+        } else {
+            vec![ALL_QUEUES]
+        })
+    }
+
+    fn open_cursor(&mut self, topic: &Arc<str>, group: &Arc<str>) {
+        let fifo = self.groups.get(group).is_some_and(|config| config.fifo);
+        if let Some(topic) = self.topics.get(topic) {
+            self.cursors.open(topic, group, fifo);
+        }
+    }
+
+    /// Lets everything happen that is due at `now`.
+    pub(crate) fn advance(&mut self, now: Timestamp) {
+        while let Some(event) = self.timers.pop_due(now) {
+            match event {
+                Event::Lapse(cursor, place) => self.lapse(now, cursor, place),
+                Event::Unblock(cursor, queue) => self.unblock(now, cursor, queue),
+                Event::Deliver(id) => self.deliver_delayed(now, id),
+            }
+        }
+    }
+
+    /// When [`State::advance`] has something to do next.
+    pub(crate) fn next_event(&self) -> Option<Timestamp> {
+        self.timers.next()
+    }
+
+    /// Topics that have something new for consumers since the last call.
+    pub(crate) fn take_ready(&mut self) -> BTreeSet<Arc<str>> {
+        std::mem::take(&mut self.ready)
+    }
+
+    fn lapse(&mut self, now: Timestamp, id: CursorId, place: Place) {
+        let Some(cursor) = self.cursors.get_mut(id) else {
+            return;
+        };
+        let Mode::Concurrent(mode) = &mut cursor.mode else {
+            return;
+        };
+        let config = self.groups.get(&cursor.group);
+        let max_attempts = config.map_or(1, GroupConfig::max_attempts);
+        let connected = |client: &str| self.clients.is_connected(client);
+        match mode.lapse(now, place, max_attempts, connected, &mut self.timers) {
+            Lapsed::Nothing => {}
+            Lapsed::Ready => {
+                self.ready.insert(Arc::clone(&cursor.topic));
+            }
+            Lapsed::Exhausted(place) => {
+                let group = Arc::clone(&cursor.group);
+                let message = self
+                    .topics
+                    .get(&cursor.topic)
+                    .and_then(|topic| topic.at(place));
+                if let Some(message) = message.map(Arc::clone) {
+                    self.bury(now, &message, &group);
+                }
+            }
+        }
+    }
+
+    fn unblock(&mut self, now: Timestamp, id: CursorId, queue: u32) {
+        let Some(cursor) = self.cursors.get_mut(id) else {
+            return;
+        };
+        let Mode::Ordered(mode) = &mut cursor.mode else {
+            return;
+        };
+        let connected = |client: &str| self.clients.is_connected(client);
+        if mode.unblock(now, queue, connected, &mut self.timers) {
+            self.ready.insert(Arc::clone(&cursor.topic));
+        }
+    }
+
+    /// Drops the oldest messages of a queue that every group has settled, beyond what it keeps.
+    fn forget_settled(&mut self, name: &Arc<str>, queue: u32) {
+        let Some(topic) = self.topics.get_mut(name) else {
+            return;
+        };
+        let Some(log) = topic.queues.get_mut(queue as usize) else {
+            return;
+        };
+        if log.len() <= self.limits.retained_messages {
+            return;
+        }
+        let floors = self
+            .cursors
+            .of_topic(name)
+            .map(|cursor| cursor.floor(queue));
+        let floor = floors.min().unwrap_or(u64::MAX);
+        while log.len() > self.limits.retained_messages && log.first() < floor {
+            let Some(message) = log.forget_first() else {
+                break;
+            };
+            self.stored_bytes -= message.draft.size();
+        }
+    }
+}
+
+/// The queue id that stands for all queues of a broker.
+const ALL_QUEUES: i32 = -1;

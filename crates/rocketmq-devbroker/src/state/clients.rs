@@ -1,0 +1,176 @@
+//! Who is connected, and what the broker tells them.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use rocketmq_proto::v2::{ClientType, Code};
+
+use crate::state::{
+    State, Timestamp,
+    group::GroupConfig,
+    limits::{check_group, check_topic},
+    refusal::Refusal,
+};
+
+/// How long after its client has left a message that the broker renewed is seen again.
+const CLEARED_AFTER: Duration = Duration::from_secs(1);
+
+/// How long the settings of a client without a telemetry stream are kept, so that one that connects
+/// again is not refused meanwhile.
+const ABSENT_FORGOTTEN_AFTER: Duration = Duration::from_secs(120);
+
+/// What a client says about itself in its settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Producer {
+        topics: Vec<String>,
+    },
+    Consumer {
+        kind: ClientType,
+        group: String,
+        topics: Vec<String>,
+    },
+}
+
+/// What the broker answers to settings.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Terms {
+    Producer {
+        max_body_bytes: usize,
+    },
+    Consumer {
+        group: GroupConfig,
+        max_long_poll: Duration,
+    },
+}
+
+/// A client that has sent settings.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    pub(crate) name: Arc<str>,
+    pub(crate) role: Role,
+    /// Open telemetry streams.
+    streams: u32,
+    /// When the last stream ended.
+    left_at: Option<Timestamp>,
+}
+
+/// All clients by id.
+#[derive(Debug, Default)]
+pub(crate) struct Clients {
+    all: HashMap<Arc<str>, Client>,
+}
+
+impl Clients {
+    pub(crate) fn name(&self, id: &str) -> Option<Arc<str>> {
+        self.all.get(id).map(|client| Arc::clone(&client.name))
+    }
+
+    pub(crate) fn is_connected(&self, id: &str) -> bool {
+        self.all
+            .get(id)
+            .is_some_and(|client| client.left_at.is_none())
+    }
+
+    pub(crate) fn connected(&self) -> impl Iterator<Item = &Client> {
+        self.all.values().filter(|client| client.left_at.is_none())
+    }
+
+    fn forget_absent(&mut self, now: Timestamp) {
+        let stays = |left: Timestamp| now.since(left) < ABSENT_FORGOTTEN_AFTER;
+        self.all
+            .retain(|_, client| client.left_at.is_none_or(stays));
+    }
+}
+
+impl State {
+    /// Takes a client's settings and answers with the broker's terms. `first` is true for the
+    /// first settings on a telemetry stream.
+    pub(crate) fn register(
+        &mut self,
+        now: Timestamp,
+        client: &str,
+        role: Role,
+        first: bool,
+    ) -> Result<Terms, Refusal> {
+        let terms = match &role {
+            Role::Producer { topics } => {
+                topics.iter().try_for_each(|topic| check_topic(topic))?;
+                Terms::Producer {
+                    max_body_bytes: self.limits.max_body_bytes,
+                }
+            }
+            Role::Consumer {
+                kind: ClientType::PullConsumer,
+                ..
+            } => {
+                let message = "client type is not consumer, type: PULL_CONSUMER";
+                return Err(Refusal::new(Code::Unsupported, message));
+            }
+            Role::Consumer { group, topics, .. } => {
+                topics.iter().try_for_each(|topic| check_topic(topic))?;
+                check_group(group)?;
+                let group = self.open_group(group)?.1.clone();
+                Terms::Consumer {
+                    group,
+                    max_long_poll: self.limits.max_long_poll,
+                }
+            }
+        };
+        self.clients.forget_absent(now);
+        let name: Arc<str> = client.into();
+        let known = self.clients.all.entry(Arc::clone(&name));
+        let new = Client {
+            name,
+            role: role.clone(),
+            streams: 0,
+            left_at: None,
+        };
+        let known = known.or_insert(new);
+        known.role = role;
+        known.left_at = None;
+        known.streams += u32::from(first);
+        Ok(terms)
+    }
+
+    /// A telemetry stream of the client has ended. With the last one it counts as gone.
+    pub(crate) fn stream_ended(&mut self, now: Timestamp, client: &str) {
+        if let Some(known) = self.clients.all.get_mut(client) {
+            known.streams = known.streams.saturating_sub(1);
+            known.left_at = (known.streams == 0).then_some(now);
+        }
+    }
+
+    pub(crate) fn heartbeat(&mut self, client: &str, group: Option<&str>) -> Result<(), Refusal> {
+        let known = self.known_client(client)?;
+        if let (Role::Consumer { .. }, Some(group)) = (&known.role, group) {
+            check_group(group)?;
+            self.open_group(group).map_err(|refusal| Refusal {
+                code: Code::IllegalConsumerGroup,
+                ..refusal
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The client says that it leaves: leases that the broker renews for it end soon.
+    pub(crate) fn terminate(&mut self, now: Timestamp, client: &str) -> Result<(), Refusal> {
+        self.known_client(client)?;
+        self.clients.all.remove(client);
+        for cursor in self.cursors.iter_mut() {
+            cursor.end_leases(now.plus(CLEARED_AFTER), Some(client), &mut self.timers);
+        }
+        Ok(())
+    }
+
+    /// Every client is gone: the broker's serving side went away.
+    pub(crate) fn forget_clients(&mut self) {
+        self.clients.all.clear();
+    }
+
+    fn known_client(&self, client: &str) -> Result<&Client, Refusal> {
+        self.clients.all.get(client).ok_or_else(|| {
+            let message = "cannot find client settings for this client";
+            Refusal::new(Code::UnrecognizedClientType, message)
+        })
+    }
+}

@@ -1,0 +1,263 @@
+//! What one group has done with one topic.
+//!
+//! A group without order hands out message by message ([`Concurrent`]); an ordered group hands out
+//! a queue's next batch as one unit ([`Ordered`]). Both give out leases that lapse.
+
+mod concurrent;
+mod ordered;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+pub(crate) use self::{concurrent::Concurrent, ordered::Ordered};
+use crate::state::{
+    Timestamp, filter::Filter, handle::Handle, log::Place, message::Delivered, message::Stored,
+    refusal::Refusal, timers::Timers, topic::Topic,
+};
+
+/// Names a cursor for as long as the broker lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct CursorId(pub(crate) u32);
+
+/// How long a delivered message stays invisible to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Invisible {
+    For(Duration),
+    /// As long as the client that holds it is connected.
+    AutoRenew,
+}
+
+/// The first and every further step of a lease that the broker renews.
+pub(crate) const AUTO_RENEW_STEP: Duration = Duration::from_secs(60);
+/// The longest that a lease is renewed.
+pub(crate) const AUTO_RENEW_MAX: Duration = Duration::from_secs(3 * 3600);
+
+impl Invisible {
+    pub(crate) fn first_step(self) -> Duration {
+        match self {
+            Self::For(duration) => duration,
+            Self::AutoRenew => AUTO_RENEW_STEP,
+        }
+    }
+
+    /// When the handle lapses by itself.
+    pub(crate) fn handle_deadline(self, now: Timestamp) -> Timestamp {
+        now.plus(match self {
+            Self::For(duration) => duration,
+            Self::AutoRenew => AUTO_RENEW_MAX,
+        })
+    }
+
+    /// Until when the broker may renew the lease, if it does.
+    pub(crate) fn renew_until(self, now: Timestamp) -> Option<Timestamp> {
+        (self == Self::AutoRenew).then(|| now.plus(AUTO_RENEW_MAX))
+    }
+}
+
+/// One receive, as a cursor sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Take<'a> {
+    pub(crate) filter: &'a Filter,
+    pub(crate) batch: usize,
+    pub(crate) invisible: Invisible,
+    pub(crate) client: &'a Arc<str>,
+    /// Names a receive on an ordered group, so that the same one may ask again.
+    pub(crate) attempt_id: &'a str,
+    pub(crate) max_attempts: u32,
+}
+
+/// What a take yields: messages for the consumer, and messages that are given up.
+#[derive(Debug, Default)]
+pub(crate) struct Taken {
+    pub(crate) delivered: Vec<Delivered>,
+    pub(crate) exhausted: Vec<Arc<Stored>>,
+}
+
+/// What became of a lease whose time has come.
+#[derive(Debug)]
+pub(crate) enum Lapsed {
+    /// The event was out of date, or the lease goes on.
+    Nothing,
+    /// The message waits for its next attempt.
+    Ready,
+    /// No attempt is left: it becomes a dead letter.
+    Exhausted(Place),
+}
+
+/// A message that a consumer holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
+    pub(crate) place: Place,
+    pub(crate) attempt: u32,
+    pub(crate) deadline: Timestamp,
+    pub(crate) client: Arc<str>,
+}
+
+/// The state of one group on one topic.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    pub(crate) topic: Arc<str>,
+    pub(crate) group: Arc<str>,
+    pub(crate) mode: Mode,
+}
+
+#[derive(Debug)]
+pub(crate) enum Mode {
+    Concurrent(Concurrent),
+    Ordered(Ordered),
+}
+
+impl Cursor {
+    /// A new group starts at the end of an old queue, and at the start of a young one: one whose
+    /// first message is still in memory.
+    pub(crate) fn new(id: CursorId, topic: &Topic, group: &Arc<str>, fifo: bool) -> Self {
+        let start = |log: &crate::state::log::Log| if log.first() == 0 { 0 } else { log.end() };
+        let starts: Vec<u64> = topic.queues.iter().map(start).collect();
+        let mode = if fifo {
+            Mode::Ordered(Ordered::new(id, starts))
+        } else {
+            Mode::Concurrent(Concurrent::new(id, starts))
+        };
+        Self {
+            topic: Arc::clone(&topic.name),
+            group: Arc::clone(group),
+            mode,
+        }
+    }
+
+    pub(crate) fn take(
+        &mut self,
+        now: Timestamp,
+        take: &Take<'_>,
+        topic: &Topic,
+        timers: &mut Timers,
+    ) -> Taken {
+        match &mut self.mode {
+            Mode::Concurrent(mode) => mode.take(now, take, topic, timers),
+            Mode::Ordered(mode) => mode.take(now, take, topic, timers),
+        }
+    }
+
+    /// Settles a delivery. Settling it again is fine while the handle has not lapsed.
+    pub(crate) fn ack(
+        &mut self,
+        now: Timestamp,
+        handle: &Handle,
+        timers: &mut Timers,
+    ) -> Result<(), Refusal> {
+        match &mut self.mode {
+            Mode::Concurrent(mode) => mode.ack(now, handle, timers),
+            Mode::Ordered(mode) => mode.ack(now, handle, timers),
+        }
+    }
+
+    /// Sets a new end of the lease, `invisible` from now, and returns the new handle.
+    pub(crate) fn change_invisible(
+        &mut self,
+        now: Timestamp,
+        handle: &Handle,
+        invisible: Duration,
+        timers: &mut Timers,
+    ) -> Result<Handle, Refusal> {
+        match &mut self.mode {
+            Mode::Concurrent(mode) => mode.change_invisible(now, handle, invisible, timers),
+            Mode::Ordered(mode) => mode.change_invisible(now, handle, invisible, timers),
+        }
+    }
+
+    /// Whether `handle` is the newest of a message that is still held.
+    pub(crate) fn check(&self, now: Timestamp, handle: &Handle) -> Result<(), Refusal> {
+        match &self.mode {
+            Mode::Concurrent(mode) => mode.check(now, handle),
+            Mode::Ordered(mode) => mode.check(now, handle),
+        }
+    }
+
+    /// Takes back deliveries that never reached the client: no attempt is spent.
+    pub(crate) fn hand_back(&mut self, now: Timestamp, handles: &[Handle], timers: &mut Timers) {
+        match &mut self.mode {
+            Mode::Concurrent(mode) => mode.hand_back(handles, timers),
+            Mode::Ordered(mode) => mode.hand_back(now, handles, timers),
+        }
+    }
+
+    /// Ends every lease, or those that the broker renews for `renewed_for`, at `at`.
+    pub(crate) fn end_leases(
+        &mut self,
+        at: Timestamp,
+        renewed_for: Option<&str>,
+        timers: &mut Timers,
+    ) {
+        match &mut self.mode {
+            Mode::Concurrent(mode) => mode.end_leases(at, renewed_for, timers),
+            Mode::Ordered(mode) => mode.end_leases(at, renewed_for, timers),
+        }
+    }
+
+    /// The oldest message of each queue that this cursor still needs.
+    pub(crate) fn floor(&self, queue: u32) -> u64 {
+        match &self.mode {
+            Mode::Concurrent(mode) => mode.floor(queue),
+            Mode::Ordered(mode) => mode.floor(queue),
+        }
+    }
+
+    pub(crate) fn held(&self) -> Vec<Held> {
+        match &self.mode {
+            Mode::Concurrent(mode) => mode.held(),
+            Mode::Ordered(mode) => mode.held(),
+        }
+    }
+
+    /// Messages that wait to be delivered, for the first time or again.
+    pub(crate) fn waiting(&self, topic: &Topic) -> u64 {
+        match &self.mode {
+            Mode::Concurrent(mode) => mode.waiting(topic),
+            Mode::Ordered(mode) => mode.waiting(topic),
+        }
+    }
+}
+
+/// Cursors by topic and group, and by id.
+#[derive(Debug, Default)]
+pub(crate) struct Cursors {
+    all: Vec<Cursor>,
+    ids: BTreeMap<(Arc<str>, Arc<str>), CursorId>,
+}
+
+impl Cursors {
+    pub(crate) fn find(&self, topic: &Arc<str>, group: &Arc<str>) -> Option<&Cursor> {
+        let id = self.ids.get(&(Arc::clone(topic), Arc::clone(group)))?;
+        self.all.get(id.0 as usize)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: CursorId) -> Option<&mut Cursor> {
+        self.all.get_mut(id.0 as usize)
+    }
+
+    /// The cursor of `group` on `topic`, made on first use.
+    pub(crate) fn open(&mut self, topic: &Topic, group: &Arc<str>, fifo: bool) -> &mut Cursor {
+        let next = CursorId(u32::try_from(self.all.len()).unwrap_or(u32::MAX));
+        let key = (Arc::clone(&topic.name), Arc::clone(group));
+        let id = *self.ids.entry(key).or_insert(next);
+        if id == next {
+            self.all.push(Cursor::new(id, topic, group, fifo));
+        }
+        &mut self.all[id.0 as usize]
+    }
+
+    pub(crate) fn of_topic(&self, topic: &str) -> impl Iterator<Item = &Cursor> {
+        self.all
+            .iter()
+            .filter(move |cursor| &*cursor.topic == topic)
+    }
+
+    pub(crate) fn of_group(&self, group: &str) -> impl Iterator<Item = &Cursor> {
+        self.all
+            .iter()
+            .filter(move |cursor| &*cursor.group == group)
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Cursor> {
+        self.all.iter_mut()
+    }
+}

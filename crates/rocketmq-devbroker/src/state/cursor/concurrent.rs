@@ -1,0 +1,324 @@
+//! A group without order: every message has a lease of its own.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::state::{
+    Timestamp,
+    cursor::{AUTO_RENEW_STEP, CursorId, Held, Lapsed, Take, Taken},
+    handle::Handle,
+    log::Place,
+    message::{Delivered, Stored},
+    refusal::Refusal,
+    timers::{Event, TimerKey, Timers},
+    topic::Topic,
+};
+
+/// Deliveries of one group on one topic.
+#[derive(Debug)]
+pub(crate) struct Concurrent {
+    id: CursorId,
+    /// The next offset to deliver for the first time, by queue.
+    positions: Vec<u64>,
+    /// Delivered at least once and not settled.
+    entries: HashMap<Place, Entry>,
+    /// Entries that wait for their next attempt, oldest first.
+    ready: VecDeque<Place>,
+    next_queue: usize,
+    generation: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Deliveries so far.
+    attempts: u32,
+    /// Absent while the message waits in `ready`.
+    lease: Option<Lease>,
+}
+
+#[derive(Debug)]
+struct Lease {
+    generation: u64,
+    deadline: Timestamp,
+    timer: TimerKey,
+    client: Arc<str>,
+    /// The broker extends the lease until then, while the client is connected.
+    renew_until: Option<Timestamp>,
+}
+
+impl Concurrent {
+    pub(crate) fn new(id: CursorId, starts: Vec<u64>) -> Self {
+        Self {
+            id,
+            positions: starts,
+            entries: HashMap::new(),
+            ready: VecDeque::new(),
+            next_queue: 0,
+            generation: 0,
+        }
+    }
+
+    /// Hands out messages: those that wait for another attempt first, then new ones, queue by
+    /// queue. What the filter does not want is passed over for good.
+    pub(crate) fn take(
+        &mut self,
+        now: Timestamp,
+        take: &Take<'_>,
+        topic: &Topic,
+        timers: &mut Timers,
+    ) -> Taken {
+        let mut taken = Taken::default();
+        while taken.delivered.len() < take.batch {
+            let Some(place) = self.ready.pop_front() else {
+                break;
+            };
+            let Some(message) = topic.at(place) else {
+                self.entries.remove(&place);
+                continue;
+            };
+            let attempts = self.entries.get(&place).map_or(0, |entry| entry.attempts);
+            if !take.filter.wants(message) {
+                self.entries.remove(&place);
+            } else if attempts >= take.max_attempts {
+                self.entries.remove(&place);
+                taken.exhausted.push(Arc::clone(message));
+            } else {
+                taken
+                    .delivered
+                    .push(self.lease(now, take, message, attempts + 1, timers));
+            }
+        }
+        let queues = topic.queues.len();
+        for turn in 0..queues {
+            let queue = (self.next_queue + turn) % queues;
+            let log = &topic.queues[queue];
+            while taken.delivered.len() < take.batch {
+                let offset = self.positions[queue].max(log.first());
+                let Some(message) = log.at(offset) else { break };
+                self.positions[queue] = offset + 1;
+                if take.filter.wants(message) {
+                    taken
+                        .delivered
+                        .push(self.lease(now, take, message, 1, timers));
+                }
+            }
+        }
+        self.next_queue = (self.next_queue + 1) % queues;
+        taken
+    }
+
+    fn lease(
+        &mut self,
+        now: Timestamp,
+        take: &Take<'_>,
+        message: &Arc<Stored>,
+        attempt: u32,
+        timers: &mut Timers,
+    ) -> Delivered {
+        let place = message.place();
+        self.generation += 1;
+        let deadline = now.plus(take.invisible.first_step());
+        let lease = Lease {
+            generation: self.generation,
+            deadline,
+            timer: timers.add(deadline, Event::Lapse(self.id, place)),
+            client: Arc::clone(take.client),
+            renew_until: take.invisible.renew_until(now),
+        };
+        self.entries.insert(
+            place,
+            Entry {
+                attempts: attempt,
+                lease: Some(lease),
+            },
+        );
+        let handle = Handle {
+            cursor: self.id,
+            place,
+            generation: self.generation,
+            deadline: take.invisible.handle_deadline(now),
+        };
+        Delivered {
+            message: Arc::clone(message),
+            handle: handle.encode(),
+            attempt,
+        }
+    }
+
+    pub(crate) fn ack(
+        &mut self,
+        now: Timestamp,
+        handle: &Handle,
+        timers: &mut Timers,
+    ) -> Result<(), Refusal> {
+        if handle.deadline > now && !self.entries.contains_key(&handle.place) {
+            return Ok(());
+        }
+        self.check(now, handle)?;
+        if let Some(lease) = self
+            .entries
+            .remove(&handle.place)
+            .and_then(|entry| entry.lease)
+        {
+            timers.remove(lease.timer);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check(&self, now: Timestamp, handle: &Handle) -> Result<(), Refusal> {
+        let lapsed = || Refusal::handle("has lapsed: the message is delivered again");
+        if handle.deadline <= now {
+            return Err(lapsed());
+        }
+        let entry = self.entries.get(&handle.place);
+        let entry = entry.ok_or_else(|| Refusal::handle("is settled"))?;
+        let lease = entry.lease.as_ref().ok_or_else(lapsed)?;
+        if lease.generation != handle.generation {
+            return Err(Refusal::handle("is out of date: a newer one was given out"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn change_invisible(
+        &mut self,
+        now: Timestamp,
+        handle: &Handle,
+        invisible: Duration,
+        timers: &mut Timers,
+    ) -> Result<Handle, Refusal> {
+        self.check(now, handle)?;
+        self.generation += 1;
+        let deadline = now.plus(invisible);
+        let generation = self.generation;
+        let event = Event::Lapse(self.id, handle.place);
+        if let Some(lease) = self.lease_mut(handle.place) {
+            timers.remove(lease.timer);
+            lease.timer = timers.add(deadline, event);
+            lease.deadline = deadline;
+            lease.generation = generation;
+            lease.renew_until = None;
+        }
+        Ok(Handle {
+            generation,
+            deadline,
+            ..*handle
+        })
+    }
+
+    fn lease_mut(&mut self, place: Place) -> Option<&mut Lease> {
+        self.entries.get_mut(&place)?.lease.as_mut()
+    }
+
+    /// Acts on a due lease. `connected` tells whether a client is still there.
+    pub(crate) fn lapse(
+        &mut self,
+        now: Timestamp,
+        place: Place,
+        max_attempts: u32,
+        connected: impl Fn(&str) -> bool,
+        timers: &mut Timers,
+    ) -> Lapsed {
+        let event = Event::Lapse(self.id, place);
+        let Some(entry) = self.entries.get_mut(&place) else {
+            return Lapsed::Nothing;
+        };
+        let Some(lease) = entry.lease.as_mut() else {
+            return Lapsed::Nothing;
+        };
+        if lease.deadline > now {
+            return Lapsed::Nothing;
+        }
+        if lease.renew_until.is_some_and(|until| until > now) && connected(&lease.client) {
+            lease.deadline = now.plus(AUTO_RENEW_STEP);
+            lease.timer = timers.add(lease.deadline, event);
+            return Lapsed::Nothing;
+        }
+        entry.lease = None;
+        if entry.attempts >= max_attempts {
+            self.entries.remove(&place);
+            return Lapsed::Exhausted(place);
+        }
+        self.ready.push_back(place);
+        Lapsed::Ready
+    }
+
+    pub(crate) fn hand_back(&mut self, handles: &[Handle], timers: &mut Timers) {
+        for handle in handles.iter().rev() {
+            let Some(entry) = self.entries.get_mut(&handle.place) else {
+                continue;
+            };
+            if !entry
+                .lease
+                .as_ref()
+                .is_some_and(|l| l.generation == handle.generation)
+            {
+                continue;
+            }
+            if let Some(lease) = entry.lease.take() {
+                timers.remove(lease.timer);
+            }
+            entry.attempts -= 1;
+            self.ready.push_front(handle.place);
+        }
+    }
+
+    pub(crate) fn end_leases(
+        &mut self,
+        at: Timestamp,
+        renewed_for: Option<&str>,
+        timers: &mut Timers,
+    ) {
+        for (place, entry) in &mut self.entries {
+            let Some(lease) = &mut entry.lease else {
+                continue;
+            };
+            let renewed = lease.renew_until.is_some();
+            if renewed_for.is_some_and(|client| !renewed || *lease.client != *client) {
+                continue;
+            }
+            timers.remove(lease.timer);
+            lease.renew_until = None;
+            lease.deadline = at;
+            lease.timer = timers.add(at, Event::Lapse(self.id, *place));
+        }
+    }
+
+    pub(crate) fn floor(&self, queue: u32) -> u64 {
+        let position = self
+            .positions
+            .get(queue as usize)
+            .copied()
+            .unwrap_or(u64::MAX);
+        let places = self.entries.keys().filter(|place| place.queue == queue);
+        places
+            .map(|place| place.offset)
+            .min()
+            .unwrap_or(position)
+            .min(position)
+    }
+
+    pub(crate) fn held(&self) -> Vec<Held> {
+        let held = |(place, entry): (&Place, &Entry)| {
+            let lease = entry.lease.as_ref()?;
+            let (attempt, deadline) = (entry.attempts, lease.deadline);
+            Some(Held {
+                place: *place,
+                attempt,
+                deadline,
+                client: Arc::clone(&lease.client),
+            })
+        };
+        self.entries.iter().filter_map(held).collect()
+    }
+
+    pub(crate) fn waiting(&self, topic: &Topic) -> u64 {
+        let new = topic.queues.iter().zip(&self.positions);
+        let new: u64 = new
+            .map(|(log, at)| log.end() - (*at).max(log.first()))
+            .sum();
+        new + self.ready.len() as u64
+    }
+}

@@ -1,0 +1,403 @@
+//! An ordered group: a queue's batch is one unit.
+//!
+//! While any message of the batch is held, the queue is blocked for everybody, except for the
+//! receive that took it asking again under the same attempt id. An acknowledgement counts when all
+//! messages before it in the batch are settled; otherwise everything from the first unsettled
+//! message on comes again.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use crate::state::{
+    Timestamp,
+    cursor::{AUTO_RENEW_STEP, CursorId, Held, Take, Taken},
+    handle::Handle,
+    log::{Log, Place},
+    message::{Delivered, Stored},
+    refusal::Refusal,
+    timers::{Event, TimerKey, Timers},
+    topic::Topic,
+};
+
+/// Deliveries of one ordered group on one topic.
+#[derive(Debug)]
+pub(crate) struct Ordered {
+    id: CursorId,
+    queues: Vec<Queue>,
+    next_queue: usize,
+    generation: u64,
+}
+
+#[derive(Debug)]
+struct Queue {
+    /// Everything before this offset is settled.
+    committed: u64,
+    batch: Option<Batch>,
+}
+
+/// The messages of a queue that were handed out together.
+#[derive(Debug)]
+struct Batch {
+    generation: u64,
+    attempt_id: String,
+    client: Arc<str>,
+    members: Vec<Member>,
+    renew_until: Option<Timestamp>,
+    timer: TimerKey,
+}
+
+#[derive(Debug)]
+struct Member {
+    offset: u64,
+    acked: bool,
+    visible_at: Timestamp,
+    /// How often it was delivered before this batch.
+    delivered: u32,
+    /// What the consumer was told.
+    attempt: u32,
+}
+
+impl Batch {
+    fn blocks(&self, now: Timestamp) -> bool {
+        self.members
+            .iter()
+            .any(|member| !member.acked && member.visible_at > now)
+    }
+
+    /// When the last unsettled member may be seen again.
+    fn free_at(&self) -> Timestamp {
+        let unsettled = self.members.iter().filter(|member| !member.acked);
+        unsettled
+            .map(|member| member.visible_at)
+            .max()
+            .unwrap_or_default()
+    }
+
+    fn member(&mut self, offset: u64) -> Option<&mut Member> {
+        self.members
+            .iter_mut()
+            .find(|member| member.offset == offset)
+    }
+}
+
+impl Ordered {
+    pub(crate) fn new(id: CursorId, starts: Vec<u64>) -> Self {
+        let queue = |committed| Queue {
+            committed,
+            batch: None,
+        };
+        let queues = starts.into_iter().map(queue).collect();
+        Self {
+            id,
+            queues,
+            next_queue: 0,
+            generation: 0,
+        }
+    }
+
+    /// Hands out the next messages of every queue that is not blocked.
+    pub(crate) fn take(
+        &mut self,
+        now: Timestamp,
+        take: &Take<'_>,
+        topic: &Topic,
+        timers: &mut Timers,
+    ) -> Taken {
+        let mut taken = Taken::default();
+        let count = topic.queues.len();
+        for turn in 0..count {
+            let index = (self.next_queue + turn) % count;
+            while taken.delivered.len() < take.batch {
+                if !self.take_queue(now, take, index, &topic.queues[index], &mut taken, timers) {
+                    break;
+                }
+            }
+        }
+        self.next_queue = (self.next_queue + 1) % count;
+        taken
+    }
+
+    /// Takes one batch. Returns whether the queue was given up to `exhausted` and more may follow.
+    fn take_queue(
+        &mut self,
+        now: Timestamp,
+        take: &Take<'_>,
+        index: usize,
+        log: &Log,
+        taken: &mut Taken,
+        timers: &mut Timers,
+    ) -> bool {
+        let queue = &mut self.queues[index];
+        let again = queue
+            .batch
+            .as_ref()
+            .is_some_and(|b| b.attempt_id == take.attempt_id);
+        if !again && queue.batch.as_ref().is_some_and(|batch| batch.blocks(now)) {
+            return false;
+        }
+        queue.committed = queue.committed.max(log.first());
+        let room = take.batch - taken.delivered.len();
+        let mut messages: Vec<&Arc<Stored>> = Vec::new();
+        let mut offsets = Vec::new();
+        let mut offset = queue.committed;
+        while messages.len() < room {
+            let Some(message) = log.at(offset) else { break };
+            if take.filter.wants(message) {
+                messages.push(message);
+            }
+            offsets.push((offset, take.filter.wants(message)));
+            offset += 1;
+        }
+        if messages.is_empty() {
+            queue.committed = offset;
+            return false;
+        }
+        let before = queue.batch.take();
+        if let Some(batch) = &before {
+            timers.remove(batch.timer);
+        }
+        let seen: BTreeMap<u64, u32> = before
+            .iter()
+            .flat_map(|b| &b.members)
+            .map(|member| (member.offset, member.delivered + u32::from(!again)))
+            .collect();
+        // The server counts by batch: only if all of it was seen before is it another attempt.
+        let counts = offsets
+            .iter()
+            .map(|(offset, _)| seen.get(offset).copied().unwrap_or(0));
+        let attempt = counts.min().unwrap_or(0) + 1;
+        if attempt > take.max_attempts {
+            taken.exhausted.extend(messages.into_iter().map(Arc::clone));
+            queue.committed = offset;
+            return true;
+        }
+        self.generation += 1;
+        let visible_at = now.plus(take.invisible.first_step());
+        let place = |offset| Place {
+            queue: u32::try_from(index).unwrap_or(u32::MAX),
+            offset,
+        };
+        let member = |(offset, wanted): (u64, bool)| Member {
+            offset,
+            acked: !wanted,
+            visible_at,
+            delivered: seen.get(&offset).copied().unwrap_or(0),
+            attempt,
+        };
+        let unblock = Event::Unblock(self.id, place(0).queue);
+        queue.batch = Some(Batch {
+            generation: self.generation,
+            attempt_id: take.attempt_id.to_owned(),
+            client: Arc::clone(take.client),
+            members: offsets.into_iter().map(member).collect(),
+            renew_until: take.invisible.renew_until(now),
+            timer: timers.add(visible_at, unblock),
+        });
+        let (cursor, generation) = (self.id, self.generation);
+        let deadline = take.invisible.handle_deadline(now);
+        taken.delivered.extend(messages.into_iter().map(|message| {
+            let handle = Handle {
+                cursor,
+                place: place(message.offset),
+                generation,
+                deadline,
+            };
+            Delivered {
+                message: Arc::clone(message),
+                handle: handle.encode(),
+                attempt,
+            }
+        }));
+        false
+    }
+
+    pub(crate) fn check(&self, now: Timestamp, handle: &Handle) -> Result<(), Refusal> {
+        if handle.deadline <= now {
+            return Err(Refusal::handle(
+                "has lapsed: the message is delivered again",
+            ));
+        }
+        let queue = self.queues.get(handle.place.queue as usize);
+        let queue = queue.ok_or_else(|| Refusal::handle("names no queue"))?;
+        let current = queue.batch.as_ref().is_some_and(|batch| {
+            batch.generation == handle.generation
+                && batch
+                    .members
+                    .iter()
+                    .any(|member| member.offset == handle.place.offset)
+        });
+        if !current && handle.place.offset >= queue.committed {
+            return Err(Refusal::handle(
+                "is out of date: the batch was delivered again",
+            ));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn ack(
+        &mut self,
+        now: Timestamp,
+        handle: &Handle,
+        timers: &mut Timers,
+    ) -> Result<(), Refusal> {
+        self.check(now, handle)?;
+        let Some(queue) = self.queues.get_mut(handle.place.queue as usize) else {
+            return Ok(());
+        };
+        let Some(batch) = &mut queue.batch else {
+            return Ok(());
+        };
+        if let Some(member) = batch.member(handle.place.offset) {
+            member.acked = true;
+        }
+        let first_open = batch.members.iter().find(|member| !member.acked);
+        if let Some(first_open) = first_open {
+            queue.committed = queue.committed.max(first_open.offset);
+            self.rearm(handle.place.queue, timers);
+        } else {
+            let end = batch.members.last().map_or(0, |member| member.offset + 1);
+            queue.committed = queue.committed.max(end);
+            timers.remove(batch.timer);
+            queue.batch = None;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn change_invisible(
+        &mut self,
+        now: Timestamp,
+        handle: &Handle,
+        invisible: Duration,
+        timers: &mut Timers,
+    ) -> Result<Handle, Refusal> {
+        self.check(now, handle)?;
+        let deadline = now.plus(invisible);
+        if let Some(batch) = self.batch_mut(handle.place.queue)
+            && let Some(member) = batch.member(handle.place.offset)
+        {
+            member.visible_at = deadline;
+            batch.renew_until = None;
+        }
+        self.rearm(handle.place.queue, timers);
+        Ok(Handle {
+            deadline,
+            ..*handle
+        })
+    }
+
+    fn batch_mut(&mut self, queue: u32) -> Option<&mut Batch> {
+        self.queues.get_mut(queue as usize)?.batch.as_mut()
+    }
+
+    /// Moves the timer of a queue's batch to where it is free.
+    fn rearm(&mut self, queue: u32, timers: &mut Timers) {
+        let event = Event::Unblock(self.id, queue);
+        if let Some(batch) = self.batch_mut(queue) {
+            timers.remove(batch.timer);
+            batch.timer = timers.add(batch.free_at(), event);
+        }
+    }
+
+    /// Acts on a queue that may be free: renews the batch, or says that it is.
+    pub(crate) fn unblock(
+        &mut self,
+        now: Timestamp,
+        queue: u32,
+        connected: impl Fn(&str) -> bool,
+        timers: &mut Timers,
+    ) -> bool {
+        let Some(batch) = self.batch_mut(queue) else {
+            return true;
+        };
+        if batch.renew_until.is_some_and(|until| until > now) && connected(&batch.client) {
+            for member in batch.members.iter_mut().filter(|member| !member.acked) {
+                member.visible_at = now.plus(AUTO_RENEW_STEP);
+            }
+            self.rearm(queue, timers);
+            return false;
+        }
+        !batch.blocks(now)
+    }
+
+    pub(crate) fn hand_back(&mut self, now: Timestamp, handles: &[Handle], timers: &mut Timers) {
+        for handle in handles {
+            let Some(batch) = self.batch_mut(handle.place.queue) else {
+                continue;
+            };
+            if batch.generation != handle.generation {
+                continue;
+            }
+            if let Some(member) = batch.member(handle.place.offset) {
+                member.visible_at = now;
+                member.delivered = member.delivered.saturating_sub(1);
+            }
+            // Nothing of the batch reached the client: it never was.
+            let queue = handle.place.queue;
+            if batch.members.iter().all(|m| m.acked || m.visible_at <= now) {
+                timers.remove(batch.timer);
+                if let Some(queue) = self.queues.get_mut(queue as usize) {
+                    queue.batch = None;
+                }
+            } else {
+                self.rearm(queue, timers);
+            }
+        }
+    }
+
+    pub(crate) fn end_leases(
+        &mut self,
+        at: Timestamp,
+        renewed_for: Option<&str>,
+        timers: &mut Timers,
+    ) {
+        for index in 0..self.queues.len() {
+            let queue = u32::try_from(index).unwrap_or(u32::MAX);
+            let Some(batch) = self.batch_mut(queue) else {
+                continue;
+            };
+            let renewed = batch.renew_until.is_some();
+            if renewed_for.is_some_and(|client| !renewed || *batch.client != *client) {
+                continue;
+            }
+            batch.renew_until = None;
+            batch
+                .members
+                .iter_mut()
+                .for_each(|member| member.visible_at = at);
+            self.rearm(queue, timers);
+        }
+    }
+
+    pub(crate) fn floor(&self, queue: u32) -> u64 {
+        self.queues
+            .get(queue as usize)
+            .map_or(u64::MAX, |queue| queue.committed)
+    }
+
+    pub(crate) fn held(&self) -> Vec<Held> {
+        let mut held = Vec::new();
+        for (index, queue) in self.queues.iter().enumerate() {
+            let Some(batch) = &queue.batch else { continue };
+            let open = batch.members.iter().filter(|member| !member.acked);
+            held.extend(open.map(|member| Held {
+                place: Place {
+                    queue: u32::try_from(index).unwrap_or(u32::MAX),
+                    offset: member.offset,
+                },
+                attempt: member.attempt,
+                deadline: member.visible_at,
+                client: Arc::clone(&batch.client),
+            }));
+        }
+        held
+    }
+
+    pub(crate) fn waiting(&self, topic: &Topic) -> u64 {
+        let pairs = topic.queues.iter().zip(&self.queues);
+        let count = |(log, queue): (&Log, &Queue)| {
+            let batch = queue.batch.as_ref().and_then(|batch| batch.members.last());
+            let from = batch.map_or(queue.committed, |last| last.offset + 1);
+            log.end() - from.max(log.first())
+        };
+        pairs.map(count).sum()
+    }
+}

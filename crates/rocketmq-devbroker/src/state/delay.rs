@@ -1,0 +1,72 @@
+//! Messages that are delivered later, and their recall.
+
+use std::collections::HashMap;
+
+use rocketmq_proto::v2::Code;
+
+use crate::state::{
+    State, Timestamp,
+    message::Draft,
+    refusal::Refusal,
+    timers::{Event, TimerKey},
+};
+
+/// Names a delayed message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct DelayId(u64);
+
+/// Messages that wait for their time.
+#[derive(Debug, Default)]
+pub(crate) struct Delayed {
+    waiting: HashMap<DelayId, (Draft, TimerKey)>,
+    serial: u64,
+}
+
+const RECALL_PREFIX: &str = "delay-";
+
+impl State {
+    /// Keeps a message until `at` and returns what recalls it.
+    pub(crate) fn delay(&mut self, draft: Draft, at: Timestamp) -> String {
+        self.delayed.serial += 1;
+        let id = DelayId(self.delayed.serial);
+        let timer = self.timers.add(at, Event::Deliver(id));
+        self.stored_bytes += draft.size();
+        self.delayed.waiting.insert(id, (draft, timer));
+        format!("{RECALL_PREFIX}{:x}", id.0)
+    }
+
+    /// Stores a delayed message whose time has come.
+    pub(crate) fn deliver_delayed(&mut self, now: Timestamp, id: DelayId) {
+        if let Some((draft, _)) = self.delayed.waiting.remove(&id) {
+            self.stored_bytes -= draft.size();
+            self.append(draft, now, None);
+        }
+    }
+
+    /// Takes back a delayed message before its time and returns its id.
+    pub(crate) fn recall(&mut self, topic: &str, handle: &str) -> Result<String, Refusal> {
+        let number = handle.strip_prefix(RECALL_PREFIX);
+        let id = number
+            .and_then(|number| u64::from_str_radix(number, 16).ok())
+            .map(DelayId);
+        let id =
+            id.ok_or_else(|| Refusal::new(Code::InternalServerError, "recall handle is invalid"))?;
+        let found = self
+            .delayed
+            .waiting
+            .get(&id)
+            .is_some_and(|(draft, _)| draft.topic == topic);
+        let entry = if found {
+            self.delayed.waiting.remove(&id)
+        } else {
+            None
+        };
+        let Some((draft, timer)) = entry else {
+            let message = "the message is delivered, recalled, or of another topic";
+            return Err(Refusal::new(Code::InternalServerError, message));
+        };
+        self.timers.remove(timer);
+        self.stored_bytes -= draft.size();
+        Ok(draft.id)
+    }
+}

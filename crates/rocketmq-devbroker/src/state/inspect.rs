@@ -1,0 +1,172 @@
+//! What tests may see of the state.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use rocketmq_proto::v2::ClientType;
+
+use crate::state::{
+    State, Timestamp, clients::Role, cursor::Cursor, group::dead_letter_topic, log::Log,
+    message::Stored,
+};
+
+/// A message as it lies in a queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredMessage {
+    /// The id that the producer chose.
+    pub id: String,
+    /// The topic that it lies in.
+    pub topic: String,
+    /// The tag, if any.
+    pub tag: Option<String>,
+    /// The keys.
+    pub keys: Vec<String>,
+    /// The user properties.
+    pub properties: BTreeMap<String, String>,
+    /// The body, as it was sent.
+    pub body: Bytes,
+    /// The message group, if any.
+    pub message_group: Option<String>,
+    /// The queue in the topic.
+    pub queue: u32,
+    /// The offset in the queue.
+    pub offset: u64,
+    /// When the broker stored it.
+    pub stored_at: Timestamp,
+    /// Topic and id of the message that was given up, if this is a dead letter.
+    pub dead_letter_of: Option<(String, String)>,
+}
+
+/// A message that a consumer holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InFlight {
+    /// The id that the producer chose.
+    pub message_id: String,
+    /// The topic that it lies in.
+    pub topic: String,
+    /// The delivery that is running, 1 for the first.
+    pub attempt: u32,
+    /// How much of the lease is left.
+    pub remaining: Duration,
+    /// The id of the client that holds it.
+    pub client: String,
+}
+
+/// A client that has sent its settings and not left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectedClient {
+    /// The id that it sends in the header `x-mq-client-id`.
+    pub id: String,
+    /// The group, if it is a consumer.
+    pub group: Option<String>,
+    /// The topics that it publishes to or subscribes to.
+    pub topics: Vec<String>,
+    /// Whether the broker calls it a push consumer.
+    pub is_push_consumer: bool,
+}
+
+impl StoredMessage {
+    fn of(message: &Stored) -> Self {
+        let draft = &message.draft;
+        Self {
+            id: draft.id.clone(),
+            topic: draft.topic.clone(),
+            tag: draft.tag.clone(),
+            keys: draft.keys.clone(),
+            properties: draft.properties.clone(),
+            body: draft.body.clone(),
+            message_group: draft.message_group.clone(),
+            queue: message.queue,
+            offset: message.offset,
+            stored_at: message.stored_at,
+            dead_letter_of: message.dead_letter_of.clone(),
+        }
+    }
+}
+
+impl State {
+    /// All messages that a topic keeps, in the order they were stored in within each queue.
+    pub(crate) fn messages(&self, topic: &str) -> Vec<StoredMessage> {
+        let topic = self.topics.get(topic);
+        let logs = topic.iter().flat_map(|topic| &topic.queues);
+        logs.flat_map(Log::iter)
+            .map(|message| StoredMessage::of(message))
+            .collect()
+    }
+
+    pub(crate) fn dead_letters(&self, group: &str) -> Vec<StoredMessage> {
+        self.messages(&dead_letter_topic(group))
+    }
+
+    pub(crate) fn in_flight(&self, now: Timestamp, group: &str) -> Vec<InFlight> {
+        let of_cursor = |cursor: &Cursor| {
+            let topic = self.topics.get(&cursor.topic);
+            let held = cursor.held().into_iter().filter_map(|held| {
+                let message = topic?.at(held.place)?;
+                Some(InFlight {
+                    message_id: message.draft.id.clone(),
+                    topic: message.draft.topic.clone(),
+                    attempt: held.attempt,
+                    remaining: held.deadline.since(now),
+                    client: held.client.to_string(),
+                })
+            });
+            held.collect::<Vec<_>>()
+        };
+        self.cursors.of_group(group).flat_map(of_cursor).collect()
+    }
+
+    /// Messages of the topic that wait for the group, for the first time or again.
+    pub(crate) fn lag(&self, topic: &str, group: &str) -> u64 {
+        let Some(topic) = self.topics.get(topic) else {
+            return 0;
+        };
+        let group: Arc<str> = group.into();
+        if let Some(cursor) = self.cursors.find(&topic.name, &group) {
+            return cursor.waiting(topic);
+        }
+        let young = topic.queues.iter().filter(|log| log.first() == 0);
+        young.map(|log| log.end()).sum()
+    }
+
+    pub(crate) fn connected_clients(&self) -> Vec<ConnectedClient> {
+        let mut clients: Vec<ConnectedClient> = self
+            .clients
+            .connected()
+            .map(|client| {
+                let (group, topics, kind) = match &client.role {
+                    Role::Producer { topics } => (None, topics.clone(), ClientType::Producer),
+                    Role::Consumer {
+                        kind,
+                        group,
+                        topics,
+                    } => (Some(group.clone()), topics.clone(), *kind),
+                };
+                let is_push_consumer = kind == ClientType::PushConsumer;
+                ConnectedClient {
+                    id: client.name.to_string(),
+                    group,
+                    topics,
+                    is_push_consumer,
+                }
+            })
+            .collect();
+        clients.sort_by(|a, b| a.id.cmp(&b.id));
+        clients
+    }
+
+    /// Ends every lease of the group now, as if its time had run out.
+    pub(crate) fn expire_leases(&mut self, now: Timestamp, group: &str) {
+        let cursors = self
+            .cursors
+            .iter_mut()
+            .filter(|cursor| *cursor.group == *group);
+        for cursor in cursors {
+            cursor.end_leases(now, None, &mut self.timers);
+        }
+        self.advance(now);
+    }
+}

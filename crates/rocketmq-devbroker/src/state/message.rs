@@ -1,0 +1,130 @@
+//! A message on its way in (`Draft`), at rest (`Stored`), and on its way out (`Delivered`).
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use md5::{Digest as _, Md5};
+use rocketmq_proto::v2::{Encoding, MessageType};
+
+use crate::state::{Timestamp, limits::Limits, log::Place, refusal::Refusal};
+
+/// What a producer sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Draft {
+    pub(crate) topic: String,
+    pub(crate) id: String,
+    pub(crate) tag: Option<String>,
+    pub(crate) keys: Vec<String>,
+    pub(crate) properties: BTreeMap<String, String>,
+    pub(crate) body: Bytes,
+    pub(crate) encoding: Encoding,
+    /// The type that the producer wrote; what counts is [`Draft::kind`].
+    pub(crate) declared: MessageType,
+    pub(crate) born_at: Timestamp,
+    pub(crate) born_host: String,
+    pub(crate) message_group: Option<String>,
+    pub(crate) deliver_at: Option<Timestamp>,
+    pub(crate) trace_context: Option<String>,
+    pub(crate) priority: Option<i32>,
+    pub(crate) lite_topic: Option<String>,
+}
+
+/// A message in a queue.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) draft: Draft,
+    pub(crate) kind: MessageType,
+    /// Upper-case hex of the MD5 of the body as it was sent.
+    pub(crate) md5: String,
+    pub(crate) queue: u32,
+    pub(crate) offset: u64,
+    pub(crate) stored_at: Timestamp,
+    /// Topic and id of the message that was given up, if this is a dead letter.
+    pub(crate) dead_letter_of: Option<(String, String)>,
+}
+
+/// A message handed to a consumer.
+#[derive(Clone, Debug)]
+pub(crate) struct Delivered {
+    pub(crate) message: Arc<Stored>,
+    pub(crate) handle: String,
+    /// 1 for the first delivery.
+    pub(crate) attempt: u32,
+}
+
+impl Draft {
+    /// The type that the server sees: what the message carries, whatever the producer wrote.
+    pub(crate) fn kind(&self) -> MessageType {
+        if self.declared == MessageType::Transaction {
+            MessageType::Transaction
+        } else if self.deliver_at.is_some() {
+            MessageType::Delay
+        } else if self.lite_topic.is_some() {
+            MessageType::Lite
+        } else if self.priority.is_some() {
+            MessageType::Priority
+        } else if self.message_group.is_some() {
+            MessageType::Fifo
+        } else {
+            MessageType::Normal
+        }
+    }
+
+    /// Bytes that the message holds in memory, near enough for a limit.
+    pub(crate) fn size(&self) -> usize {
+        let properties: usize = self.properties.iter().map(|(k, v)| k.len() + v.len()).sum();
+        self.body.len() + properties + OVERHEAD_BYTES
+    }
+
+    pub(crate) fn check(&self, limits: &Limits, now: Timestamp) -> Result<(), Refusal> {
+        limits.check_draft(self, now)
+    }
+}
+
+/// What a message costs besides its body and properties.
+const OVERHEAD_BYTES: usize = 512;
+
+impl Stored {
+    pub(crate) fn place(&self) -> Place {
+        Place {
+            queue: self.queue,
+            offset: self.offset,
+        }
+    }
+
+    pub(crate) fn new(draft: Draft, queue: u32, offset: u64, now: Timestamp) -> Self {
+        Self {
+            kind: draft.kind(),
+            md5: md5_hex(&draft.body),
+            draft,
+            queue,
+            offset,
+            stored_at: now,
+            dead_letter_of: None,
+        }
+    }
+
+    /// The draft of a dead letter: the same message under another topic.
+    pub(crate) fn dead_letter(&self, topic: &str) -> Draft {
+        Draft {
+            topic: topic.to_owned(),
+            deliver_at: None,
+            message_group: None,
+            priority: None,
+            lite_topic: None,
+            declared: MessageType::Normal,
+            ..self.draft.clone()
+        }
+    }
+}
+
+fn md5_hex(body: &[u8]) -> String {
+    use std::fmt::Write as _;
+
+    Md5::digest(body)
+        .iter()
+        .fold(String::with_capacity(32), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02X}");
+            hex
+        })
+}

@@ -1,0 +1,131 @@
+//! Taking messages in.
+
+use std::sync::Arc;
+
+use rocketmq_proto::v2::{Code, MessageType};
+
+use crate::state::{State, Timestamp, message::Draft, refusal::Refusal};
+
+/// What the producer learns about a stored message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sent {
+    pub(crate) message_id: String,
+    pub(crate) transaction_id: String,
+    pub(crate) offset: u64,
+    /// Empty unless the message is delayed.
+    pub(crate) recall_handle: String,
+}
+
+impl State {
+    /// Stores all messages of one request, or none. Several messages are one batch and get **one**
+    /// answer, as the real server does it.
+    pub(crate) fn send(&mut self, now: Timestamp, drafts: Vec<Draft>) -> Result<Sent, Refusal> {
+        if let Some(code) = self.faults.fail_send() {
+            return Err(Refusal::new(
+                code,
+                "injected fault: the message is not stored",
+            ));
+        }
+        let sent = self.store(now, drafts)?;
+        if let Some(code) = self.faults.fail_send_after_storing() {
+            return Err(Refusal::new(code, "injected fault: the message is stored"));
+        }
+        Ok(sent)
+    }
+
+    fn store(&mut self, now: Timestamp, drafts: Vec<Draft>) -> Result<Sent, Refusal> {
+        let corrupted = |message| Refusal::new(Code::MessageCorrupted, message);
+        let first = drafts
+            .first()
+            .ok_or_else(|| corrupted("no message to send"))?;
+        let topic = first.topic.clone();
+        if drafts.iter().any(|draft| draft.topic != topic) {
+            return Err(corrupted("topic in message is not same"));
+        }
+        for draft in &drafts {
+            draft.check(&self.limits, now)?;
+        }
+        self.check_types(&topic, &drafts)?;
+        self.check_room(&drafts)?;
+        let count = drafts.len();
+        let mut answer = None;
+        for draft in drafts {
+            let sent = self.store_one(now, draft);
+            answer.get_or_insert(sent);
+        }
+        let mut sent = answer.ok_or_else(|| corrupted("no message to send"))?;
+        if count > 1 {
+            self.batches += 1;
+            sent.message_id = format!("BATCH{:027X}", self.batches);
+        }
+        Ok(sent)
+    }
+
+    fn store_one(&mut self, now: Timestamp, draft: Draft) -> Sent {
+        let mut sent = Sent {
+            message_id: draft.id.clone(),
+            transaction_id: draft.id.clone(),
+            offset: 0,
+            recall_handle: String::new(),
+        };
+        match draft.deliver_at {
+            Some(at) if at > now => sent.recall_handle = self.delay(draft, at),
+            _ => sent.offset = self.append(draft, now, None),
+        }
+        sent
+    }
+
+    /// Puts a message in its queue and wakes whoever waits for it. The topic exists.
+    pub(crate) fn append(
+        &mut self,
+        draft: Draft,
+        now: Timestamp,
+        dead_letter_of: Option<(String, String)>,
+    ) -> u64 {
+        let Some(topic) = self.topics.get_mut(draft.topic.as_str()) else {
+            return 0;
+        };
+        self.stored_bytes += draft.size();
+        let queue = topic.choose_queue(&draft);
+        let offset = topic.append(draft, queue, now, dead_letter_of);
+        let name = Arc::clone(&topic.name);
+        self.forget_settled(&name, queue);
+        self.ready.insert(name);
+        offset
+    }
+
+    fn check_types(&mut self, topic: &str, drafts: &[Draft]) -> Result<(), Refusal> {
+        let conflict = |expected: &str, actual: MessageType| {
+            let actual = actual.as_str_name();
+            let message = format!(
+                "TopicMessageType validate failed, the expected type is {expected}, but actual \
+                 type is {actual}"
+            );
+            Refusal::new(Code::MessagePropertyConflictWithType, message)
+        };
+        let kinds = || drafts.iter().map(Draft::kind);
+        // A topic that is not there has no type: this is what the real server says then.
+        let Ok(topic) = self.open_topic(topic) else {
+            return Err(conflict("UNSPECIFIED", kinds().next().unwrap_or_default()));
+        };
+        let kind = topic.kind;
+        match kinds().find(|actual| !kind.accepts().contains(actual)) {
+            Some(actual) => Err(conflict(&kind.to_string(), actual)),
+            None if kinds().any(|kind| kind == MessageType::Transaction) => {
+                let message = "transactions are not supported by this broker yet";
+                Err(Refusal::new(Code::NotImplemented, message))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn check_room(&self, drafts: &[Draft]) -> Result<(), Refusal> {
+        let more: usize = drafts.iter().map(Draft::size).sum();
+        let max = self.limits.max_stored_bytes;
+        if self.stored_bytes + more > max {
+            let message = format!("{max} bytes of messages are stored: a group must consume some");
+            return Err(Refusal::new(Code::TooManyRequests, message));
+        }
+        Ok(())
+    }
+}

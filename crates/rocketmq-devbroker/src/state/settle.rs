@@ -1,0 +1,140 @@
+//! Acknowledgement, a new invisible duration, and the dead-letter queue.
+
+use std::{sync::Arc, time::Duration};
+
+use rocketmq_proto::v2::Code;
+
+use crate::state::{
+    State, Timestamp,
+    cursor::Cursor,
+    group::dead_letter_topic,
+    handle::Handle,
+    limits::{check_group, check_invisible, check_topic},
+    message::Stored,
+    refusal::Refusal,
+    topic::{Topic, TopicType},
+};
+
+/// A dead-letter topic has one queue, as on the real server.
+const DEAD_LETTER_QUEUES: u32 = 1;
+
+impl State {
+    /// What must hold for a request of acknowledgements as a whole.
+    pub(crate) fn check_acks(
+        &mut self,
+        topic: &str,
+        group: &str,
+        entries: usize,
+    ) -> Result<(), Refusal> {
+        if let Some(code) = self.faults.fail_ack() {
+            return Err(Refusal::new(
+                code,
+                "injected fault: nothing is acknowledged",
+            ));
+        }
+        check_topic(topic)?;
+        check_group(group)?;
+        if entries == 0 {
+            let message = "ack message result is empty";
+            return Err(Refusal::new(Code::InternalServerError, message));
+        }
+        Ok(())
+    }
+
+    /// Settles one delivery.
+    pub(crate) fn ack(
+        &mut self,
+        now: Timestamp,
+        topic: &str,
+        group: &str,
+        handle: &str,
+    ) -> Result<(), Refusal> {
+        let handle = Handle::decode(handle)?;
+        if self.faults.drop_ack() {
+            return Ok(());
+        }
+        let timers = &mut self.timers;
+        let cursor = find(self.cursors.get_mut(handle.cursor), topic, group)?;
+        cursor.ack(now, &handle, timers)?;
+        // The rest of an ordered queue may be free now.
+        self.ready.insert(Arc::clone(&cursor.topic));
+        Ok(())
+    }
+
+    /// Ends the lease `invisible` from now, sooner or later than it would have.
+    pub(crate) fn change_invisible(
+        &mut self,
+        now: Timestamp,
+        topic: &str,
+        group: &str,
+        handle: &str,
+        invisible: Option<Duration>,
+    ) -> Result<String, Refusal> {
+        check_topic(topic)?;
+        check_group(group)?;
+        let invisible = invisible.ok_or_else(|| {
+            let message = "the invisibleTime is too small. min is 0";
+            Refusal::new(Code::IllegalInvisibleTime, message)
+        })?;
+        check_invisible(invisible)?;
+        let handle = Handle::decode(handle)?;
+        let timers = &mut self.timers;
+        let cursor = find(self.cursors.get_mut(handle.cursor), topic, group)?;
+        let handle = cursor.change_invisible(now, &handle, invisible, timers)?;
+        self.advance(now);
+        Ok(handle.encode())
+    }
+
+    /// Moves a held message to the group's dead-letter topic.
+    pub(crate) fn forward_to_dead_letters(
+        &mut self,
+        now: Timestamp,
+        topic: &str,
+        group: &str,
+        handle: &str,
+    ) -> Result<(), Refusal> {
+        check_topic(topic)?;
+        check_group(group)?;
+        let handle = Handle::decode(handle)?;
+        let timers = &mut self.timers;
+        let cursor = find(self.cursors.get_mut(handle.cursor), topic, group)?;
+        cursor.check(now, &handle)?;
+        cursor.ack(now, &handle, timers)?;
+        let group = Arc::clone(&cursor.group);
+        self.ready.insert(Arc::clone(&cursor.topic));
+        let message = self
+            .topics
+            .get(topic)
+            .and_then(|t| t.at(handle.place))
+            .map(Arc::clone);
+        if let Some(message) = message {
+            self.bury(now, &message, &group);
+        }
+        Ok(())
+    }
+
+    /// Stores a message that is given up in the group's dead-letter topic, made on first use.
+    pub(crate) fn bury(&mut self, now: Timestamp, message: &Stored, group: &str) {
+        let name = dead_letter_topic(group);
+        if !self.topics.contains_key(name.as_str()) {
+            let topic = Topic::new(&name, TopicType::Normal, DEAD_LETTER_QUEUES);
+            self.topics.insert(Arc::clone(&topic.name), topic);
+        }
+        let origin = message.dead_letter_of.clone();
+        let origin =
+            origin.unwrap_or_else(|| (message.draft.topic.clone(), message.draft.id.clone()));
+        self.append(message.dead_letter(&name), now, Some(origin));
+    }
+}
+
+/// The cursor that a handle names, if it is that of the request's topic and group.
+fn find<'a>(
+    cursor: Option<&'a mut Cursor>,
+    topic: &str,
+    group: &str,
+) -> Result<&'a mut Cursor, Refusal> {
+    let own = |cursor: &&mut Cursor| *cursor.topic == *topic && *cursor.group == *group;
+    cursor
+        .filter(own)
+        .ok_or_else(|| Refusal::handle("belongs to another topic or group"))
+}

@@ -1,0 +1,158 @@
+//! Topics: a name, a type and queues.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use rocketmq_proto::v2::MessageType;
+
+use crate::state::{Timestamp, log::Log, log::Place, message::Draft, message::Stored};
+
+/// Which messages a topic takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TopicType {
+    /// Messages without order or delay.
+    Normal,
+    /// Messages with a message group, in order within it.
+    Fifo,
+    /// Messages with a delivery time.
+    Delay,
+    /// Half messages that a transaction commits.
+    Transaction,
+    /// All of the above; what a topic gets that nobody declared.
+    Mixed,
+}
+
+impl TopicType {
+    const ALL: [(&'static str, Self); 5] = [
+        ("NORMAL", Self::Normal),
+        ("FIFO", Self::Fifo),
+        ("DELAY", Self::Delay),
+        ("TRANSACTION", Self::Transaction),
+        ("MIXED", Self::Mixed),
+    ];
+
+    /// The message types that a route advertises for this topic.
+    pub(crate) fn accepts(self) -> &'static [MessageType] {
+        use MessageType::{Delay, Fifo, Normal, Transaction};
+        match self {
+            Self::Normal => &[Normal],
+            Self::Fifo => &[Fifo],
+            Self::Delay => &[Delay],
+            Self::Transaction => &[Transaction],
+            Self::Mixed => &[Normal, Fifo, Delay, Transaction],
+        }
+    }
+}
+
+impl fmt::Display for TopicType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::ALL
+            .iter()
+            .find(|(_, kind)| kind == self)
+            .map_or("?", |(name, _)| name);
+        f.write_str(name)
+    }
+}
+
+/// A topic type that does not exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownTopicType(String);
+
+impl fmt::Display for UnknownTopicType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = TopicType::ALL.iter().map(|(name, _)| *name).collect();
+        write!(
+            f,
+            "unknown topic type {:?}: expected one of {}",
+            self.0,
+            names.join(", ")
+        )
+    }
+}
+
+impl std::error::Error for UnknownTopicType {}
+
+impl FromStr for TopicType {
+    type Err = UnknownTopicType;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = Self::ALL
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case(text));
+        known
+            .map(|(_, kind)| *kind)
+            .ok_or_else(|| UnknownTopicType(text.to_owned()))
+    }
+}
+
+/// A topic and its messages.
+#[derive(Debug)]
+pub(crate) struct Topic {
+    pub(crate) name: Arc<str>,
+    pub(crate) kind: TopicType,
+    pub(crate) queues: Vec<Log>,
+    next_queue: usize,
+}
+
+impl Topic {
+    pub(crate) fn new(name: &str, kind: TopicType, queues: u32) -> Self {
+        let queues = (0..queues.max(1)).map(|_| Log::default()).collect();
+        Self {
+            name: name.into(),
+            kind,
+            queues,
+            next_queue: 0,
+        }
+    }
+
+    pub(crate) fn accepts(&self) -> &'static [MessageType] {
+        self.kind.accepts()
+    }
+
+    /// As many as the ids on the wire can name.
+    pub(crate) fn queue_count(&self) -> i32 {
+        i32::try_from(self.queues.len()).unwrap_or(i32::MAX)
+    }
+
+    /// The queue of the next message: by hash for an ordered one, else in turn.
+    pub(crate) fn choose_queue(&mut self, draft: &Draft) -> u32 {
+        let count = self.queues.len();
+        let index = if let Some(group) = &draft.message_group {
+            usize::try_from(stable_hash(group) % count as u64).unwrap_or_default()
+        } else {
+            self.next_queue = (self.next_queue + 1) % count;
+            self.next_queue
+        };
+        u32::try_from(index).unwrap_or_default()
+    }
+
+    /// Stores a message and returns its offset in the queue.
+    pub(crate) fn append(
+        &mut self,
+        draft: Draft,
+        queue: u32,
+        now: Timestamp,
+        dead_letter_of: Option<(String, String)>,
+    ) -> u64 {
+        let index = (queue as usize).min(self.queues.len() - 1);
+        let log = &mut self.queues[index];
+        let offset = log.end();
+        let stored = Stored::new(draft, queue, offset, now);
+        log.push(Arc::new(Stored {
+            dead_letter_of,
+            ..stored
+        }));
+        offset
+    }
+
+    pub(crate) fn at(&self, place: Place) -> Option<&Arc<Stored>> {
+        self.queues.get(place.queue as usize)?.at(place.offset)
+    }
+}
+
+/// FNV-1a: the same queue for the same group in every run.
+fn stable_hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
