@@ -5,7 +5,7 @@ use std::future::Future;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{AppInfo, Result};
+use crate::{AppInfo, Handle, Phase, Result, retry::Retry};
 
 /// Given to [`Server::bind`](crate::Server::bind) and [`Resource::open`](crate::Resource::open).
 #[derive(Clone, Debug)]
@@ -13,6 +13,7 @@ pub struct StartContext {
     pub(crate) info: AppInfo,
     pub(crate) deadline: Instant,
     pub(crate) cancelled: CancellationToken,
+    pub(crate) handle: Handle,
 }
 
 /// Given to [`BoundServer::serve`](crate::BoundServer::serve): when to stop, and by when.
@@ -34,13 +35,16 @@ pub struct ShutdownTrigger {
 // === impl StartContext ===
 
 impl StartContext {
-    /// A context of its own, for running a server without an App (tests).
+    /// A context of its own, for running a server without an App (tests). Its handle says `Ready`
+    /// for ever, and stops nothing.
     #[must_use]
     pub fn detached(info: AppInfo, deadline: Instant) -> Self {
+        let handle = Handle::new(Phase::Ready);
         Self {
             info,
             deadline,
             cancelled: CancellationToken::new(),
+            handle,
         }
     }
 
@@ -61,24 +65,42 @@ impl StartContext {
         self.cancelled.cancelled().await;
     }
 
+    /// The App's handle: its phase, its readiness, and a way to stop it.
+    #[must_use]
+    pub fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// Calls `attempt` until it succeeds, fails for good, or the start's deadline has come.
     ///
     /// A [transient](crate::Error::is_transient) failure is tried again with back-off and logged
-    /// at most once a second; the last one is returned at the deadline.
+    /// at most once a second.
     ///
     /// # Errors
     ///
-    /// The last error of `attempt`.
+    /// A permanent error of `attempt`, as it is. At the deadline, or when the start is given up, an
+    /// error that names `what` and says for how long it was tried, with the last error as source.
     ///
     /// # Cancel safety
     ///
     /// As safe as the futures that `attempt` makes.
-    pub async fn retry<T, F, Fut>(&self, _what: &str, mut attempt: F) -> Result<T>
+    pub async fn retry<T, F, Fut>(&self, what: &str, mut attempt: F) -> Result<T>
     where
         F: FnMut() -> Fut + Send,
         Fut: Future<Output = Result<T>> + Send,
     {
-        attempt().await
+        let mut retry = Retry::new(what, self.deadline);
+        loop {
+            let answer = tokio::select! {
+                answer = tokio::time::timeout_at(self.deadline, attempt()) => answer.ok(),
+                () = self.cancelled() => None,
+            };
+            match answer {
+                Some(Ok(done)) => return Ok(done),
+                Some(Err(error)) => retry.pause(error, &self.cancelled).await?,
+                None => return Err(retry.give_up()),
+            }
+        }
     }
 }
 

@@ -5,11 +5,12 @@ use std::{error, fmt};
 /// A `Result` with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-type BoxError = Box<dyn error::Error + Send + Sync>;
+pub(crate) type BoxError = Box<dyn error::Error + Send + Sync>;
 
 /// Why the App, one of its servers or resources failed.
 ///
 /// `Display` says this level only; the chain is in [`source`](error::Error::source).
+/// [`kratos::main`](crate::main) prints it whole.
 pub struct Error {
     inner: Box<Inner>,
 }
@@ -19,6 +20,8 @@ struct Inner {
     transient: bool,
     abandoned: Vec<String>,
     source: Option<BoxError>,
+    /// The words are those of `source`: the chain goes on beneath it.
+    transparent: bool,
 }
 
 impl Error {
@@ -30,6 +33,7 @@ impl Error {
                 transient: false,
                 abandoned: Vec::new(),
                 source: None,
+                transparent: false,
             }),
         }
     }
@@ -42,10 +46,39 @@ impl Error {
         error
     }
 
+    /// An error of any type: kept as it is if it is one of ours, else with its words and sources.
+    pub fn from_any(error: impl Into<BoxError>) -> Self {
+        match error.into().downcast::<Self>() {
+            Ok(ours) => *ours,
+            Err(other) => Self {
+                inner: Box::new(Inner {
+                    context: other.to_string(),
+                    transient: false,
+                    abandoned: Vec::new(),
+                    source: Some(other),
+                    transparent: true,
+                }),
+            },
+        }
+    }
+
+    /// Puts this error under one that says what was being done.
+    ///
+    /// Whether it is transient, and the ids of abandoned work, stay visible.
+    #[must_use]
+    pub fn context(self, doing: impl Into<String>) -> Self {
+        let (transient, abandoned) = (self.inner.transient, self.inner.abandoned.clone());
+        let mut outer = Self::msg(doing).with_source(self);
+        outer.inner.transient = transient;
+        outer.inner.abandoned = abandoned;
+        outer
+    }
+
     /// Adds the error underneath.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
         self.inner.source = Some(source.into());
+        self.inner.transparent = false;
         self
     }
 
@@ -53,6 +86,18 @@ impl Error {
     #[must_use]
     pub fn transient(mut self) -> Self {
         self.inner.transient = true;
+        self
+    }
+
+    /// Marks the fault as permanent: trying again was given up.
+    pub(crate) fn permanent(mut self) -> Self {
+        self.inner.transient = false;
+        self
+    }
+
+    /// Adds ids of abandoned work to those of this error.
+    pub(crate) fn and_abandoned(mut self, ids: Vec<String>) -> Self {
+        self.inner.abandoned.extend(ids);
         self
     }
 
@@ -87,6 +132,11 @@ impl fmt::Debug for Error {
 
 impl error::Error for Error {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        self.inner.source.as_deref().map(|e| e as _)
+        let source = self.inner.source.as_deref()?;
+        if self.inner.transparent {
+            source.source()
+        } else {
+            Some(source)
+        }
     }
 }

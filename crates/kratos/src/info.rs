@@ -56,6 +56,20 @@ impl AppInfo {
         self
     }
 
+    /// Sets the service's name.
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<String>) -> Self {
+        Arc::make_mut(&mut self.inner).name = name.into();
+        self
+    }
+
+    /// Sets the service's version.
+    #[must_use]
+    pub fn with_version(mut self, version: impl Into<String>) -> Self {
+        Arc::make_mut(&mut self.inner).version = version.into();
+        self
+    }
+
     /// Adds one entry of metadata; the last value of a key wins.
     #[must_use]
     pub fn with_metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {

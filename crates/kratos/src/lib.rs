@@ -1,23 +1,58 @@
 //! Run HTTP, gRPC and message servers under one lifecycle.
+//!
+//! One [`App`] starts every server, registers the service only when all of them serve, and on
+//! SIGTERM drains them all within one deadline. [`main`] gives it a runtime and an exit code.
+//!
+//! A [`Server`] is anything that can be bound and then served; a [`Resource`] anything that servers
+//! use and that must outlive them. This crate brings two servers, [`http`] and [`grpc`], and knows
+//! no message broker: those implement [`Server`] in crates of their own.
+//!
+//! # Features
+//!
+//! `http`, `grpc`, `config`, `telemetry` (all default) and `trace`; the lifecycle needs none.
 
+// NOTE to whoever edits this file: `config` (config.rs, config/*) and `telemetry` (telemetry.rs,
+// telemetry/*) with their tests are being written by another engineer right now.
+mod app;
+pub mod config;
 mod context;
 mod description;
 mod endpoint;
+mod entry;
 mod error;
+mod error_chain;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 mod health;
+#[cfg(feature = "http")]
+pub mod http;
 mod info;
+#[cfg(feature = "net")]
+mod net;
+mod process;
+pub mod registry;
 mod resource;
+mod retry;
 mod server;
+mod signal;
+#[cfg(feature = "telemetry")]
+pub mod telemetry;
 #[cfg(feature = "trace")]
 pub mod trace;
 
 pub use self::{
+    app::{App, Handle, HookContext, Outcome, Phase},
+    config::Config,
     context::{Shutdown, ShutdownTrigger, StartContext},
     description::Description,
     endpoint::Endpoint,
+    entry::main,
     error::{Error, Result},
+    error_chain::error_chain,
     health::Health,
     info::AppInfo,
+    registry::{Instance, Registrar},
     resource::Resource,
     server::{BoundServer, Server},
+    signal::{SignalSender, Signals},
 };

@@ -1,0 +1,136 @@
+//! `kratos::main`: the runtime, the signals, the exit code.
+
+use std::{future::Future, process::ExitCode, time::Duration};
+
+use tokio::{
+    runtime::{Builder, Runtime},
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    Error, Result,
+    error::BoxError,
+    error_chain, process,
+    signal::{self, SignalSender, Signals},
+};
+
+/// How long blocking calls may hold the process once everything else has ended.
+const BLOCKING_GRACE: Duration = Duration::from_millis(300);
+
+/// How long after its deadline a stop may take before the watchdog ends the process.
+const WATCHDOG_GRACE: Duration = Duration::from_millis(650);
+
+/// How long a stop may take after a second signal.
+const FORCED_STOP: Duration = Duration::from_secs(1);
+
+/// Runs a program: builds the runtime, installs the signals, runs `run`, prints its error.
+///
+/// Signals are installed before `run` is called, so that one at any moment of the start ends the
+/// process cleanly: before an [`App`](crate::App) runs, `run` is dropped and the code is 0; after
+/// that the App drains.
+///
+/// The calling thread serves the signals and watches the deadline on a runtime of its own, so that
+/// code which blocks every worker thread cannot hold the process: it ends within a second of the
+/// App's [`stop_timeout`](crate::App::stop_timeout), with a failure.
+///
+/// # Examples
+///
+/// ```
+/// fn main() -> std::process::ExitCode {
+///     kratos::main(run)
+/// }
+///
+/// async fn run() -> kratos::Result<()> {
+/// # return Ok(());
+/// # #[allow(unreachable_code)]
+///     kratos::App::new().name("saver-service").run().await
+/// }
+/// ```
+pub fn main<F, Fut, E>(run: F) -> ExitCode
+where
+    F: FnOnce() -> Fut + Send + 'static,
+    Fut: Future<Output = Result<(), E>> + Send + 'static,
+    E: Into<BoxError>,
+{
+    let run = async move { run().await.map_err(Error::from_any) };
+    match supervise(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", error_chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn supervise(run: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
+    let supervisor = runtime(&mut Builder::new_current_thread())?;
+    let workers = runtime(&mut Builder::new_multi_thread())?;
+    let result = supervisor.block_on(watch(&workers, run));
+    workers.shutdown_timeout(BLOCKING_GRACE);
+    result
+}
+
+fn runtime(builder: &mut Builder) -> Result<Runtime> {
+    builder
+        .enable_all()
+        .build()
+        .map_err(|e| Error::msg("could not build the runtime").with_source(e))
+}
+
+/// Runs `run` on `workers` while this thread serves the signals.
+async fn watch(
+    workers: &Runtime,
+    run: impl Future<Output = Result<()>> + Send + 'static,
+) -> Result<()> {
+    let (sender, signals) = Signals::channel();
+    tokio::spawn(signal::forward(sender.clone())?);
+    let mut stops = process::install(signals.clone());
+    let mut task = workers.spawn(run);
+    let mut seen = 0;
+    let mut last: Option<Instant> = None;
+    loop {
+        let until = last.map(|at| at + WATCHDOG_GRACE);
+        tokio::select! {
+            ended = &mut task => return ended.unwrap_or_else(|e| Err(died(e))),
+            () = signals.reached(seen + 1) => {
+                seen = sender.count();
+                let Some(by) = on_signal(&sender, stops.borrow().timeout) else {
+                    task.abort();
+                    return Ok(());
+                };
+                last = Some(last.map_or(by, |last| last.min(by)));
+            }
+            Ok(()) = stops.changed() => {
+                if let Some(by) = stops.borrow_and_update().deadline {
+                    last = Some(last.map_or(by, |last| last.min(by)));
+                }
+            }
+            () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {
+                return Err(Error::msg(
+                    "the process was ended at its deadline: code that blocks its thread, or that \
+                     runs after the App, held it",
+                ));
+            }
+        }
+    }
+}
+
+/// By when the App must have stopped; `None` if no App runs and there is nothing to wait for.
+fn on_signal(sender: &SignalSender, stop_timeout: Duration) -> Option<Instant> {
+    if !process::is_app_running() {
+        return None;
+    }
+    let limit = if sender.count() > 1 {
+        FORCED_STOP
+    } else {
+        stop_timeout
+    };
+    Some(Instant::now() + limit)
+}
+
+fn died(error: tokio::task::JoinError) -> Error {
+    match error.try_into_panic() {
+        Ok(_payload) => Error::msg("the program panicked; the message is above"),
+        Err(error) => Error::msg("the program was cancelled").with_source(error),
+    }
+}
