@@ -32,8 +32,6 @@
 //! `enableServiceLinks: false` on the pod. All errors are reported at once, each with the key, where
 //! the value came from, and what is accepted.
 
-// NOTE: config.rs, config/* and telemetry.rs, telemetry/* are being written by another engineer
-// right now; please leave them to him. `Config` and `Config::check` live in config/app.rs.
 mod app;
 pub mod duration;
 #[cfg(feature = "config")]

@@ -1,0 +1,107 @@
+//! Logs on stderr and traces over OTLP, set up once per process.
+//!
+//! ```no_run
+//! # async fn run() -> kratos::Result<()> {
+//! let config = kratos::telemetry::Config::default();
+//! let telemetry = kratos::telemetry::init(&config)?;
+//! kratos::App::new().resource(telemetry).run().await
+//! # }
+//! ```
+//!
+//! **Logs** are lines of text or JSON on stderr, chosen by [`Config::log`]. A line that is written
+//! within a span ends with its `trace_id` and `span_id`.
+//!
+//! **Traces** do not depend on the log level: spans of level info and above are recorded, and events
+//! within them. A tracer is installed even when nothing is exported, so that trace ids exist in logs
+//! and travel on. What is not exported is reported once a minute at most.
+//!
+//! The service's name is [`Config::service_name`], else `OTEL_SERVICE_NAME`, else `service.name` in
+//! `OTEL_RESOURCE_ATTRIBUTES`, else the executable's name. Further attributes of
+//! `OTEL_RESOURCE_ATTRIBUTES` are kept, and the exporter heeds `OTEL_EXPORTER_OTLP_HEADERS` and
+//! `OTEL_EXPORTER_OTLP_TIMEOUT`; the endpoint comes from the configuration alone, as does the log
+//! level: `RUST_LOG` is not read.
+
+mod builder;
+mod config;
+mod export;
+mod identity;
+mod lines;
+
+use std::sync::Arc;
+
+use opentelemetry_sdk::{error::OTelSdkError, trace::SdkTracerProvider};
+use tokio::{
+    task,
+    time::{Instant, timeout_at},
+};
+
+use self::export::Losses;
+use crate::{Resource, Result, StartContext};
+
+pub use self::{
+    builder::Builder,
+    config::{Config, Format},
+};
+
+/// Sets up logs and traces for the whole process.
+///
+/// Call it within the runtime, once. Give the result to the App: it flushes the spans last.
+///
+/// # Errors
+///
+/// A bad setting, named; another subscriber is installed already, by this function or another.
+pub fn init(config: &Config) -> Result<Telemetry> {
+    Telemetry::builder(config)?.install()
+}
+
+/// The tracer of this process; closing it flushes what is recorded.
+#[derive(Debug)]
+#[must_use = "add it to the App, which flushes the spans when it stops"]
+pub struct Telemetry {
+    provider: SdkTracerProvider,
+    losses: Arc<Losses>,
+}
+
+impl Telemetry {
+    /// Starts a set-up with a writer or an exporter of the caller's.
+    ///
+    /// # Errors
+    ///
+    /// A bad setting, named.
+    pub fn builder(config: &Config) -> Result<Builder> {
+        Builder::new(config)
+    }
+}
+
+impl Resource for Telemetry {
+    fn name(&self) -> &str {
+        "telemetry"
+    }
+
+    /// Does nothing: an absent collector keeps no service from starting.
+    async fn open(&mut self, _cx: StartContext) -> Result<()> {
+        Ok(())
+    }
+
+    /// Exports what is recorded, until `by`. What is lost is logged and no error: traces are best
+    /// effort, and an absent collector does not make a clean stop a failed one.
+    async fn close(self, by: Instant) -> Result<()> {
+        let Self { provider, losses } = self;
+        let left = by.saturating_duration_since(Instant::now());
+        // The SDK waits on a thread of its own and blocks its caller meanwhile.
+        let flush = task::spawn_blocking(move || provider.shutdown_with_timeout(left));
+        match timeout_at(by, flush).await {
+            Ok(Ok(Ok(()) | Err(OTelSdkError::AlreadyShutdown))) => losses.report(),
+            Err(_) | Ok(Ok(Err(OTelSdkError::Timeout(_)))) => {
+                tracing::warn!(waited = ?left, "the last spans were not exported in time");
+            }
+            Ok(Ok(Err(error))) => {
+                tracing::warn!(%error, "the last spans were not exported");
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the last spans were not exported");
+            }
+        }
+        Ok(())
+    }
+}
