@@ -11,8 +11,6 @@
 //!
 //! `http`, `grpc`, `config`, `telemetry` (all default) and `trace`; the lifecycle needs none.
 
-// NOTE to whoever edits this file: `config` (config.rs, config/*) and `telemetry` (telemetry.rs,
-// telemetry/*) with their tests are being written by another engineer right now.
 mod app;
 pub mod config;
 mod context;

@@ -61,7 +61,7 @@ pub fn format(duration: Duration) -> String {
     let whole = UNITS
         .iter()
         .rev()
-        .find(|(_, size)| nanos % u128::from(*size) == 0);
+        .find(|(_, size)| nanos.is_multiple_of(u128::from(*size)));
     whole.map_or_else(
         || format!("{nanos}ns"),
         |(unit, size)| format!("{}{unit}", nanos / u128::from(*size)),

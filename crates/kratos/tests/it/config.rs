@@ -149,9 +149,9 @@ fn prefers_the_option_to_the_variable_that_names_a_file() {
         File::new("http.body_limit = 1"),
         File::new("http.body_limit = 2"),
     );
-    let named = [("KRATOS_CONFIG", variable.path.clone())];
+    let named = [("KRATOS_CONFIG", &variable.path)];
 
-    let by_variable: Config = Loader::new("absent").vars(named.clone()).load().unwrap();
+    let by_variable: Config = Loader::new("absent").vars(named).load().unwrap();
     let by_both: Config = option.loader().vars(named).load().unwrap();
     let equals = format!("--config={}", option.path.display());
     let by_equals: Config = Loader::new("absent")
