@@ -55,7 +55,7 @@ impl fmt::Debug for Connector {
     }
 }
 
-impl tower::Service<http::Uri> for Connector {
+impl tower_service::Service<http::Uri> for Connector {
     type Response = TokioIo<DuplexStream>;
     type Error = io::Error;
     type Future = Ready<io::Result<TokioIo<DuplexStream>>>;

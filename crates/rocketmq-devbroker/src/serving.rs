@@ -14,7 +14,7 @@ use tokio::{
     time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::Service as _;
+use tower_service::Service as _;
 
 use crate::{
     core::Core,

@@ -17,6 +17,7 @@ mod log;
 mod message;
 mod receive;
 mod refusal;
+mod retention;
 mod send;
 mod settle;
 #[cfg(test)]
@@ -216,30 +217,6 @@ impl State {
         let connected = |client: &str| self.clients.is_connected(client);
         if mode.unblock(now, queue, connected, &mut self.timers) {
             self.ready.insert(Arc::clone(&cursor.topic));
-        }
-    }
-
-    /// Drops the oldest messages of a queue that every group has settled, beyond what it keeps.
-    fn forget_settled(&mut self, name: &Arc<str>, queue: u32) {
-        let Some(topic) = self.topics.get_mut(name) else {
-            return;
-        };
-        let Some(log) = topic.queues.get_mut(queue as usize) else {
-            return;
-        };
-        if log.len() <= self.limits.retained_messages {
-            return;
-        }
-        let floors = self
-            .cursors
-            .of_topic(name)
-            .map(|cursor| cursor.floor(queue));
-        let floor = floors.min().unwrap_or(u64::MAX);
-        while log.len() > self.limits.retained_messages && log.first() < floor {
-            let Some(message) = log.forget_first() else {
-                break;
-            };
-            self.stored_bytes -= message.draft.size();
         }
     }
 }

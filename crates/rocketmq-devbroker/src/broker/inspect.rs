@@ -23,7 +23,7 @@ impl DevBroker {
     /// flight are not counted.
     #[must_use]
     pub fn lag(&self, topic: &str, group: &str) -> u64 {
-        self.core().with(|state, _| state.lag(topic, group))
+        self.core().with(|state, now| state.lag(now, topic, group))
     }
 
     /// What the group has given up: the messages of `%DLQ%<group>`.

@@ -209,10 +209,10 @@ impl Cursor {
     }
 
     /// Messages that wait to be delivered, for the first time or again.
-    pub(crate) fn waiting(&self, topic: &Topic) -> u64 {
+    pub(crate) fn waiting(&self, now: Timestamp, topic: &Topic) -> u64 {
         match &self.mode {
             Mode::Concurrent(mode) => mode.waiting(topic),
-            Mode::Ordered(mode) => mode.waiting(topic),
+            Mode::Ordered(mode) => mode.waiting(now, topic),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Receipt handles: who holds which delivery of which message, and until when.
 
+use rocketmq_proto::v2::Code;
+
 use crate::state::{Timestamp, cursor::CursorId, log::Place, refusal::Refusal};
 
 /// One delivery of one message. Its text is opaque to clients.
@@ -25,9 +27,12 @@ impl Handle {
         )
     }
 
-    /// Reads a handle; one that this broker cannot have written is refused.
+    /// Reads a handle. What is none is an internal error, as on the real server.
     pub(crate) fn decode(text: &str) -> Result<Self, Refusal> {
-        Self::parse(text).ok_or_else(|| Refusal::handle("was not written by this broker"))
+        Self::parse(text).ok_or_else(|| {
+            let message = "parse failed: this is no receipt handle of this broker";
+            Refusal::new(Code::InternalServerError, message)
+        })
     }
 
     fn parse(text: &str) -> Option<Self> {

@@ -104,7 +104,8 @@ impl State {
     pub(crate) fn in_flight(&self, now: Timestamp, group: &str) -> Vec<InFlight> {
         let of_cursor = |cursor: &Cursor| {
             let topic = self.topics.get(&cursor.topic);
-            let held = cursor.held().into_iter().filter_map(|held| {
+            let held = cursor.held().into_iter().filter(|held| held.deadline > now);
+            let held = held.filter_map(|held| {
                 let message = topic?.at(held.place)?;
                 Some(InFlight {
                     message_id: message.draft.id.clone(),
@@ -120,13 +121,13 @@ impl State {
     }
 
     /// Messages of the topic that wait for the group, for the first time or again.
-    pub(crate) fn lag(&self, topic: &str, group: &str) -> u64 {
+    pub(crate) fn lag(&self, now: Timestamp, topic: &str, group: &str) -> u64 {
         let Some(topic) = self.topics.get(topic) else {
             return 0;
         };
         let group: Arc<str> = group.into();
         if let Some(cursor) = self.cursors.find(&topic.name, &group) {
-            return cursor.waiting(topic);
+            return cursor.waiting(now, topic);
         }
         let young = topic.queues.iter().filter(|log| log.first() == 0);
         young.map(|log| log.end()).sum()

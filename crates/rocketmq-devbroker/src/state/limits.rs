@@ -251,7 +251,7 @@ fn check_message_group(draft: &Draft) -> Result<(), Refusal> {
 }
 
 /// Names that the server uses for itself.
-const RESERVED_PROPERTIES: [&str; 50] = [
+const RESERVED_PROPERTIES: [&str; 51] = [
     "TRACE_ON",
     "MSG_REGION",
     "KEYS",
@@ -302,4 +302,5 @@ const RESERVED_PROPERTIES: [&str; 50] = [
     "BORN_TIMESTAMP",
     "DLQ_ORIGIN_TOPIC",
     "DLQ_ORIGIN_MESSAGE_ID",
+    "__CRC32#",
 ];

@@ -46,7 +46,7 @@ impl State {
             draft.check(&self.limits, now)?;
         }
         self.check_types(&topic, &drafts)?;
-        self.check_room(&drafts)?;
+        self.make_room(&drafts)?;
         let count = drafts.len();
         let mut answer = None;
         for draft in drafts {
@@ -89,7 +89,7 @@ impl State {
         let queue = topic.choose_queue(&draft);
         let offset = topic.append(draft, queue, now, dead_letter_of);
         let name = Arc::clone(&topic.name);
-        self.forget_settled(&name, queue);
+        self.forget_settled(&name, queue, self.limits.retained_messages);
         self.ready.insert(name);
         offset
     }
@@ -117,15 +117,5 @@ impl State {
             }
             None => Ok(()),
         }
-    }
-
-    fn check_room(&self, drafts: &[Draft]) -> Result<(), Refusal> {
-        let more: usize = drafts.iter().map(Draft::size).sum();
-        let max = self.limits.max_stored_bytes;
-        if self.stored_bytes + more > max {
-            let message = format!("{max} bytes of messages are stored: a group must consume some");
-            return Err(Refusal::new(Code::TooManyRequests, message));
-        }
-        Ok(())
     }
 }

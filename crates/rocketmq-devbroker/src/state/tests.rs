@@ -1,1 +1,8 @@
+//! The state machine alone: time is an argument, so nothing here waits.
 
+mod bench;
+mod concurrent;
+mod dead_letter;
+mod fifo;
+mod send;
+mod strict;

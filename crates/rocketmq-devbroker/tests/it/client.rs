@@ -179,11 +179,7 @@ impl Client {
         self.settings(settings).await.unwrap()
     }
 
-    pub(crate) async fn consume(
-        &mut self,
-        topic: &str,
-        group: &str,
-    ) -> Result<v2::Settings, Status> {
+    fn subscription(topic: &str, group: &str) -> v2::Settings {
         let entry = v2::SubscriptionEntry {
             topic: resource(topic),
             expression: None,
@@ -193,12 +189,31 @@ impl Client {
             subscriptions: vec![entry],
             ..Default::default()
         };
-        let settings = v2::Settings {
+        v2::Settings {
             client_type: Some(v2::ClientType::PushConsumer.into()),
             pub_sub: Some(PubSub::Subscription(subscription)),
             ..Default::default()
-        };
-        self.settings(settings).await
+        }
+    }
+
+    pub(crate) async fn consume(
+        &mut self,
+        topic: &str,
+        group: &str,
+    ) -> Result<v2::Settings, Status> {
+        self.settings(Self::subscription(topic, group)).await
+    }
+
+    /// The first reply to settings, whatever it is.
+    pub(crate) async fn consume_raw(&mut self, topic: &str, group: &str) -> v2::TelemetryCommand {
+        let command = Some(Command::Settings(Self::subscription(topic, group)));
+        let commands = [v2::TelemetryCommand {
+            status: None,
+            command,
+        }];
+        let request = self.request(tokio_stream::iter(commands));
+        let mut stream = self.stub.telemetry(request).await.unwrap().into_inner();
+        stream.message().await.unwrap().unwrap()
     }
 
     pub(crate) async fn send(&self, messages: Vec<v2::Message>) -> v2::SendMessageResponse {

@@ -250,11 +250,8 @@ impl Concurrent {
             let Some(entry) = self.entries.get_mut(&handle.place) else {
                 continue;
             };
-            if !entry
-                .lease
-                .as_ref()
-                .is_some_and(|l| l.generation == handle.generation)
-            {
+            let lease = entry.lease.as_ref();
+            if lease.is_none_or(|lease| lease.generation != handle.generation) {
                 continue;
             }
             if let Some(lease) = entry.lease.take() {

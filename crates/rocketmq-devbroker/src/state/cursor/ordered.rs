@@ -50,7 +50,7 @@ struct Member {
     offset: u64,
     acked: bool,
     visible_at: Timestamp,
-    /// How often it was delivered before this batch.
+    /// How often it was delivered, this time included.
     delivered: u32,
     /// What the consumer was told.
     attempt: u32,
@@ -127,13 +127,15 @@ impl Ordered {
         timers: &mut Timers,
     ) -> bool {
         let queue = &mut self.queues[index];
-        let again = queue
+        let same = queue
             .batch
             .as_ref()
             .is_some_and(|b| b.attempt_id == take.attempt_id);
-        if !again && queue.batch.as_ref().is_some_and(|batch| batch.blocks(now)) {
+        if !same && queue.batch.as_ref().is_some_and(|batch| batch.blocks(now)) {
             return false;
         }
+        // An empty id equals an empty id and opens the queue to everybody: as measured.
+        let again = same && !take.attempt_id.is_empty();
         queue.committed = queue.committed.max(log.first());
         let room = take.batch - taken.delivered.len();
         let mut messages: Vec<&Arc<Stored>> = Vec::new();
@@ -155,10 +157,9 @@ impl Ordered {
         if let Some(batch) = &before {
             timers.remove(batch.timer);
         }
-        let seen: BTreeMap<u64, u32> = before
-            .iter()
-            .flat_map(|b| &b.members)
-            .map(|member| (member.offset, member.delivered + u32::from(!again)))
+        let members = before.iter().flat_map(|batch| &batch.members);
+        let seen: BTreeMap<u64, u32> = members
+            .map(|m| (m.offset, m.delivered - u32::from(again && m.delivered > 0)))
             .collect();
         // The server counts by batch: only if all of it was seen before is it another attempt.
         let counts = offsets
@@ -180,7 +181,7 @@ impl Ordered {
             offset,
             acked: !wanted,
             visible_at,
-            delivered: seen.get(&offset).copied().unwrap_or(0),
+            delivered: seen.get(&offset).copied().unwrap_or(0) + 1,
             attempt,
         };
         let unblock = Event::Unblock(self.id, place(0).queue);
@@ -210,6 +211,7 @@ impl Ordered {
         false
     }
 
+    /// Whether the handle's message is held under it.
     pub(crate) fn check(&self, now: Timestamp, handle: &Handle) -> Result<(), Refusal> {
         if handle.deadline <= now {
             return Err(Refusal::handle(
@@ -217,18 +219,14 @@ impl Ordered {
             ));
         }
         let queue = self.queues.get(handle.place.queue as usize);
-        let queue = queue.ok_or_else(|| Refusal::handle("names no queue"))?;
-        let current = queue.batch.as_ref().is_some_and(|batch| {
-            batch.generation == handle.generation
-                && batch
-                    .members
-                    .iter()
-                    .any(|member| member.offset == handle.place.offset)
-        });
-        if !current && handle.place.offset >= queue.committed {
-            return Err(Refusal::handle(
-                "is out of date: the batch was delivered again",
-            ));
+        let batch = queue.and_then(|queue| queue.batch.as_ref());
+        let batch = batch.filter(|batch| batch.generation == handle.generation);
+        let batch = batch.ok_or_else(|| {
+            Refusal::handle("is out of date: the batch is settled or was delivered again")
+        })?;
+        let held = |m: &Member| m.offset == handle.place.offset && !m.acked;
+        if !batch.members.iter().any(held) {
+            return Err(Refusal::handle("is settled"));
         }
         Ok(())
     }
@@ -239,6 +237,9 @@ impl Ordered {
         handle: &Handle,
         timers: &mut Timers,
     ) -> Result<(), Refusal> {
+        if self.is_settled(now, handle) {
+            return Ok(());
+        }
         self.check(now, handle)?;
         let Some(queue) = self.queues.get_mut(handle.place.queue as usize) else {
             return Ok(());
@@ -260,6 +261,21 @@ impl Ordered {
             queue.batch = None;
         }
         Ok(())
+    }
+
+    /// Whether the message was settled before and the handle has not lapsed since.
+    fn is_settled(&self, now: Timestamp, handle: &Handle) -> bool {
+        let Some(queue) = self.queues.get(handle.place.queue as usize) else {
+            return false;
+        };
+        let batch = queue
+            .batch
+            .as_ref()
+            .filter(|batch| batch.generation == handle.generation);
+        let acked = |m: &Member| m.offset == handle.place.offset && m.acked;
+        let settled = handle.place.offset < queue.committed
+            || batch.is_some_and(|batch| batch.members.iter().any(acked));
+        settled && handle.deadline > now
     }
 
     pub(crate) fn change_invisible(
@@ -330,16 +346,7 @@ impl Ordered {
                 member.visible_at = now;
                 member.delivered = member.delivered.saturating_sub(1);
             }
-            // Nothing of the batch reached the client: it never was.
-            let queue = handle.place.queue;
-            if batch.members.iter().all(|m| m.acked || m.visible_at <= now) {
-                timers.remove(batch.timer);
-                if let Some(queue) = self.queues.get_mut(queue as usize) {
-                    queue.batch = None;
-                }
-            } else {
-                self.rearm(queue, timers);
-            }
+            self.rearm(handle.place.queue, timers);
         }
     }
 
@@ -391,11 +398,12 @@ impl Ordered {
         held
     }
 
-    pub(crate) fn waiting(&self, topic: &Topic) -> u64 {
+    pub(crate) fn waiting(&self, now: Timestamp, topic: &Topic) -> u64 {
         let pairs = topic.queues.iter().zip(&self.queues);
         let count = |(log, queue): (&Log, &Queue)| {
-            let batch = queue.batch.as_ref().and_then(|batch| batch.members.last());
-            let from = batch.map_or(queue.committed, |last| last.offset + 1);
+            let batch = queue.batch.as_ref().filter(|batch| batch.blocks(now));
+            let last = batch.and_then(|batch| batch.members.last());
+            let from = last.map_or(queue.committed, |last| last.offset + 1);
             log.end() - from.max(log.first())
         };
         pairs.map(count).sum()

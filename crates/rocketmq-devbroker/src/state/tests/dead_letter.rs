@@ -1,0 +1,114 @@
+//! Attempts and what comes after the last one.
+
+use rocketmq_proto::v2::Code;
+
+use crate::state::tests::bench::{Bench, LEASE, attempts, ids, seconds};
+
+#[test]
+fn without_retries_one_hand_back_makes_a_dead_letter() {
+    let mut bench = Bench::retries(0);
+    bench.put("m");
+    let handle = bench.receive("a")[0].handle.clone();
+    bench.change(&handle, seconds(0)).unwrap();
+    assert!(bench.receive("b").is_empty());
+    assert_eq!(bench.dead_letters(), ["m"]);
+}
+
+#[test]
+fn with_one_retry_the_second_failed_attempt_makes_a_dead_letter() {
+    let mut bench = Bench::retries(1);
+    bench.put("m");
+    let handle = bench.receive("a")[0].handle.clone();
+    bench.change(&handle, seconds(0)).unwrap();
+    assert_eq!(bench.dead_letters(), [""; 0]);
+    assert_eq!(attempts(&bench.receive("a")), [2]);
+    bench.pass(LEASE);
+    assert_eq!(bench.dead_letters(), ["m"]);
+    assert!(bench.receive("b").is_empty());
+    assert_eq!(bench.in_flight(), 0);
+}
+
+#[test]
+fn an_extension_on_the_last_attempt_does_not_give_the_message_up() {
+    let mut bench = Bench::retries(0);
+    bench.put("m");
+    let mut handle = bench.receive("a")[0].handle.clone();
+    for _ in 0..5 {
+        bench.pass(seconds(9));
+        handle = bench.change(&handle, LEASE).unwrap();
+    }
+    assert_eq!(bench.dead_letters(), [""; 0]);
+    bench.ack(&handle).unwrap();
+}
+
+#[test]
+fn a_forwarded_message_keeps_its_id_and_properties_and_leaves_its_topic() {
+    let mut bench = Bench::new();
+    bench.put("m");
+    let handle = bench.receive("a")[0].handle.clone();
+    bench.forward(&handle).unwrap();
+    let dead = &bench.state.dead_letters("g")[0];
+    assert_eq!(dead.id, "m");
+    assert_eq!(dead.topic, "%DLQ%g");
+    assert_eq!(dead.properties["k"], "v");
+    assert_eq!(dead.dead_letter_of, Some(("t".to_owned(), "m".to_owned())));
+    bench.pass(LEASE * 2);
+    assert!(bench.receive("b").is_empty());
+}
+
+#[test]
+fn a_message_is_forwarded_once() {
+    let mut bench = Bench::new();
+    bench.put("m");
+    let handle = bench.receive("a")[0].handle.clone();
+    bench.forward(&handle).unwrap();
+    assert_eq!(
+        bench.forward(&handle).unwrap_err().code,
+        Code::InvalidReceiptHandle
+    );
+    assert_eq!(bench.dead_letters(), ["m"]);
+}
+
+#[test]
+fn a_settled_message_of_an_ordered_group_is_not_forwarded() {
+    let mut bench = Bench::fifo();
+    bench.put_ordered(&["g1-1", "g1-2"]);
+    let held = bench.receive_ordered("a", "x", 32);
+    bench.ack(&held[0].handle).unwrap();
+    assert_eq!(
+        bench.forward(&held[0].handle).unwrap_err().code,
+        Code::InvalidReceiptHandle
+    );
+    bench.forward(&held[1].handle).unwrap();
+    assert_eq!(
+        bench.forward(&held[1].handle).unwrap_err().code,
+        Code::InvalidReceiptHandle
+    );
+    assert_eq!(bench.dead_letters(), ["g1-2"]);
+}
+
+#[test]
+fn a_dead_letter_topic_is_consumed_like_any_other() {
+    let mut bench = Bench::new();
+    bench.put("m");
+    let handle = bench.receive("a")[0].handle.clone();
+    bench.forward(&handle).unwrap();
+    let dead = bench.on("%DLQ%g").receive("a");
+    assert_eq!((ids(&dead), attempts(&dead)), (vec!["m"], vec![1]));
+    bench.ack(&dead[0].handle).unwrap();
+    bench.pass(LEASE);
+    assert!(bench.receive("a").is_empty());
+}
+
+#[test]
+fn the_dead_letter_topic_exists_only_once_there_is_one() {
+    let mut bench = Bench::new();
+    assert_eq!(
+        bench.state.open_topic("%DLQ%g").unwrap_err().code,
+        Code::TopicNotFound
+    );
+    bench.put("m");
+    let handle = bench.receive("a")[0].handle.clone();
+    bench.forward(&handle).unwrap();
+    assert_eq!(bench.state.open_topic("%DLQ%g").unwrap().queue_count(), 1);
+}
