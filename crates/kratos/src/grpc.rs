@@ -1,0 +1,111 @@
+//! The gRPC server: tonic services under the App's lifecycle.
+//!
+//! Every call runs in a span named `pkg.Service/Method`, a child of the caller's if it sent a
+//! `traceparent`, and no longer than the caller waits (`grpc-timeout`). Handlers find
+//! [`AppInfo`](crate::AppInfo) in the request's extensions. A handler that panics answers
+//! `INTERNAL`.
+//!
+//! `grpc.health.v1.Health` is always there: `SERVING` while the App is
+//! [ready](crate::Handle::is_ready), for the server (the empty name) and for every service in it.
+
+mod config;
+mod health;
+
+use std::{convert::Infallible, time::Duration};
+
+use ::http::{Request, Response};
+use tonic::{body::Body, server::NamedService, service::Routes};
+use tower::Service;
+
+pub use self::config::Config;
+pub use crate::net::Bound;
+use crate::{
+    Description, Result, StartContext,
+    net::{Hint, Limits, Protocol, listen, observed},
+};
+
+const HINT: Hint = Hint {
+    key: "grpc.addr",
+    variable: "KRATOS_GRPC__ADDR",
+};
+
+/// gRPC is HTTP/2, which has no such wait; the shared accept loop knows HTTP/1 too.
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A gRPC server that has not started.
+///
+/// ```ignore
+/// App::new().server(grpc::Server::new(config.grpc).add_service(GreeterServer::new(greeter)))
+/// ```
+#[derive(Debug)]
+#[must_use = "a server does nothing until an App runs it"]
+pub struct Server {
+    name: String,
+    config: Config,
+    routes: Routes,
+    services: Vec<&'static str>,
+}
+
+impl Server {
+    /// A server with no service but health.
+    pub fn new(config: Config) -> Self {
+        Self {
+            name: "grpc".to_owned(),
+            config,
+            routes: Routes::default(),
+            services: Vec::new(),
+        }
+    }
+
+    /// Sets the name in logs and errors, `grpc` by default; needed by the second of one App.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Adds a service that tonic generated.
+    pub fn add_service<S, B>(mut self, service: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<B>, Error = Infallible>,
+        S: NamedService + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+        Response<B>: axum::response::IntoResponse,
+    {
+        self.services.push(S::NAME);
+        self.routes = self.routes.add_service(service);
+        self
+    }
+}
+
+impl crate::Server for Server {
+    type Bound = Bound;
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn describe(&self) -> Description {
+        Description::new(
+            self.services
+                .iter()
+                .map(|service| format!("service {service}")),
+        )
+    }
+
+    async fn bind(self, cx: StartContext) -> Result<Bound> {
+        let Config {
+            addr,
+            connections_max,
+        } = self.config;
+        let socket = listen(addr, HINT)?;
+        let routes = self
+            .routes
+            .add_service(health::service(cx.handle(), self.services));
+        let router = observed(routes.into_axum_router(), Protocol::Grpc, cx.info());
+        let limits = Limits {
+            connections_max,
+            header_read_timeout: HEADER_READ_TIMEOUT,
+        };
+        Ok(Bound::new(socket, router, limits, Protocol::Grpc))
+    }
+}

@@ -1,0 +1,81 @@
+//! What HTTP and gRPC share: one accept loop, whose connections end when it says so.
+//!
+//! Ours, because `axum::serve` and tonic's server detach their connections: dropping them cuts
+//! nothing, and a hung response would outlive every deadline. Here each connection and each HTTP/2
+//! stream is a task that belongs to the server.
+//!
+//! A drain loses no request that was sent: connections that wait in the kernel's queue are accepted
+//! before the listener closes; HTTP/2 is told by GOAWAY; a keep-alive connection of HTTP/1, which
+//! has no such word, may send one more request for a moment and gets `connection: close` with its
+//! answer.
+
+mod accept;
+mod body;
+mod connection;
+mod executor;
+mod in_flight;
+mod listen;
+mod observe;
+
+use std::net::SocketAddr;
+
+use axum::Router;
+use tokio::net::TcpListener;
+
+pub(crate) use self::{
+    listen::{Hint, listen},
+    observe::{Protocol, observed},
+};
+use crate::{BoundServer, Endpoint, Result, Shutdown};
+
+/// A server whose socket listens; it accepts when it serves.
+#[derive(Debug)]
+pub struct Bound {
+    listener: TcpListener,
+    addr: SocketAddr,
+    router: Router,
+    limits: Limits,
+    protocol: Protocol,
+}
+
+/// What a server allows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Connections at once; more wait in the kernel's queue.
+    pub(crate) connections_max: usize,
+    /// How long the head of an HTTP/1 request may take.
+    pub(crate) header_read_timeout: std::time::Duration,
+}
+
+impl Bound {
+    pub(crate) fn new(
+        (listener, addr): (TcpListener, SocketAddr),
+        router: Router,
+        limits: Limits,
+        protocol: Protocol,
+    ) -> Self {
+        Self {
+            listener,
+            addr,
+            router,
+            limits,
+            protocol,
+        }
+    }
+
+    /// The address that the socket listens on.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+}
+
+impl BoundServer for Bound {
+    fn endpoints(&self) -> Vec<Endpoint> {
+        vec![Endpoint::new(self.protocol.scheme(), self.addr)]
+    }
+
+    async fn serve(self, shutdown: Shutdown) -> Result<()> {
+        accept::serve(self.listener, self.router, self.limits, shutdown).await
+    }
+}

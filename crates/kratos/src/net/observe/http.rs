@@ -1,0 +1,80 @@
+//! Spans of HTTP requests, after OpenTelemetry's conventions for HTTP servers.
+
+use ::http::{Method, Request, Response, StatusCode, Version};
+use axum::body::Body;
+use tracing::{Span, field::Empty, info_span};
+
+/// A span named `METHOD /route`; without a route, which is what a 404 has, just `METHOD`: paths are
+/// the client's choice, and as many.
+pub(super) fn span(request: &Request<Body>, route: Option<&str>) -> Span {
+    let (name, method) = match known(request.method()) {
+        Some(method) => (method, method),
+        None => ("HTTP", "_OTHER"),
+    };
+    let name = match route {
+        Some(route) => format!("{name} {route}"),
+        None => name.to_owned(),
+    };
+    let span = info_span!(
+        "request",
+        otel.name = name,
+        otel.kind = "server",
+        otel.status_code = Empty,
+        http.request.method = method,
+        http.route = Empty,
+        http.response.status_code = Empty,
+        url.path = request.uri().path(),
+        url.scheme = "http",
+        network.protocol.version = version(request.version()),
+        error.type = Empty,
+    );
+    if let Some(route) = route {
+        span.record("http.route", route);
+    }
+    span
+}
+
+pub(super) fn record(span: &Span, status: StatusCode) {
+    span.record("http.response.status_code", status.as_u16());
+    if status.is_server_error() {
+        span.record("error.type", status.as_str());
+        span.record("otel.status_code", "ERROR");
+    }
+}
+
+pub(super) fn after_panic() -> Response<Body> {
+    plain(StatusCode::INTERNAL_SERVER_ERROR, "internal server error\n")
+}
+
+pub(super) fn after_timeout() -> Response<Body> {
+    plain(StatusCode::GATEWAY_TIMEOUT, "timed out\n")
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::from(text));
+    *response.status_mut() = status;
+    response
+}
+
+fn known(method: &Method) -> Option<&'static str> {
+    Some(match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        Method::CONNECT => "CONNECT",
+        Method::PATCH => "PATCH",
+        Method::TRACE => "TRACE",
+        _ => return None,
+    })
+}
+
+fn version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        _ => "1.1",
+    }
+}
