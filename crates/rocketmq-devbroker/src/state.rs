@@ -58,6 +58,10 @@ pub use self::{
 /// Queues of a topic that does not say how many.
 pub(crate) const DEFAULT_QUEUES: u32 = 4;
 
+/// Topics, and groups, that are created as they are used: a client that invents names does not
+/// fill the memory.
+const MAX_NAMES: usize = 10_000;
+
 /// Everything the broker knows.
 #[derive(Debug, Default)]
 pub(crate) struct State {
@@ -114,7 +118,7 @@ impl State {
     pub(crate) fn open_topic(&mut self, name: &str) -> Result<&Topic, Refusal> {
         limits::check_topic(name)?;
         if !self.topics.contains_key(name) {
-            if self.strict {
+            if self.strict || self.topics.len() >= MAX_NAMES {
                 return Err(Refusal::topic_not_found(name));
             }
             self.create_topic(name, TopicType::Mixed, DEFAULT_QUEUES)?;
@@ -127,7 +131,7 @@ impl State {
     /// The group, created with the default settings if it is unknown and the broker not strict.
     pub(crate) fn open_group(&mut self, name: &str) -> Result<(Arc<str>, &GroupConfig), Refusal> {
         if !self.groups.contains_key(name) {
-            if self.strict {
+            if self.strict || self.groups.len() >= MAX_NAMES {
                 return Err(Refusal::group_not_found(name));
             }
             self.create_group(name, GroupConfig::new())?;

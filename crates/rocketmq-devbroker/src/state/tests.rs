@@ -4,5 +4,7 @@ mod bench;
 mod concurrent;
 mod dead_letter;
 mod fifo;
+mod random;
+mod receive;
 mod send;
 mod strict;

@@ -2,7 +2,8 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    time::Duration,
 };
 
 fn program() -> Command {
@@ -23,6 +24,21 @@ fn signal(child: &Child, name: &str) {
         .status()
         .unwrap();
     assert!(status.success());
+}
+
+/// Waits for the end of the program, five seconds at most.
+fn wait(child: &mut Child) -> ExitStatus {
+    let (done, ended) = std::sync::mpsc::channel::<()>();
+    let id = child.id().to_string();
+    let guard = std::thread::spawn(move || {
+        if ended.recv_timeout(Duration::from_secs(5)).is_err() {
+            Command::new("kill").args(["-KILL", &id]).status().unwrap();
+        }
+    });
+    let status = child.wait().unwrap();
+    let _ = done.send(());
+    guard.join().unwrap();
+    status
 }
 
 /// Starts the program on a free port and returns the line that it prints.
@@ -48,7 +64,7 @@ fn prints_where_it_listens_and_ends_with_0_on_sigterm_and_sigint() {
         let addr: std::net::SocketAddr = addr.parse().unwrap();
         std::net::TcpStream::connect(addr).unwrap();
         signal(&child, name);
-        assert_eq!(child.wait().unwrap().code(), Some(0), "{name}");
+        assert_eq!(wait(&mut child).code(), Some(0), "{name}");
         let mut rest = String::new();
         child
             .stdout

@@ -1,17 +1,17 @@
-//! Receiving and settling.
+//! Receiving.
 
 use std::time::Duration;
 
-use rocketmq_devbroker::{Code, DevBroker};
-use rocketmq_proto::v2::settings::PubSub;
+use rocketmq_devbroker::{Code, DevBroker, GroupConfig, TopicType};
+use rocketmq_proto::v2::{self, settings::PubSub};
 use tokio::time::Instant;
 
 use crate::{
-    client::{Client, attempt, code, handle, id, wire},
+    client::{Client, attempt, code, handle, id, message, resource, system, wire},
     eventually,
 };
 
-async fn pair(broker: &DevBroker) -> (Client, Client) {
+pub(crate) async fn pair(broker: &DevBroker) -> (Client, Client) {
     let mut producer = Client::embedded(broker, "p").await;
     producer.produce("t").await;
     let mut consumer = Client::embedded(broker, "c").await;
@@ -129,81 +129,6 @@ async fn a_lapsed_lease_wakes_a_waiting_receive_with_the_next_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn several_acks_in_one_request_have_a_result_each() {
-    let broker = DevBroker::start().await;
-    let (producer, consumer) = pair(&broker).await;
-    for i in 0..32 {
-        producer.put("t", &format!("ID-{i}")).await;
-    }
-    let received = consumer.receive("t", "g").await;
-    let mut handles: Vec<String> = received.messages.iter().map(handle).collect();
-    assert_eq!(handles.len(), 32);
-    let all = consumer.ack("t", "g", &handles).await;
-    assert_eq!(code(all.status.as_ref()), Code::Ok);
-    assert_eq!(all.entries.len(), 32);
-    let again = consumer.ack("t", "g", &handles).await;
-    assert_eq!(
-        code(again.status.as_ref()),
-        Code::Ok,
-        "an ack may be repeated"
-    );
-    handles.truncate(1);
-    handles.push("garbage".to_owned());
-    let mixed = consumer.ack("t", "g", &handles).await;
-    assert_eq!(code(mixed.status.as_ref()), Code::MultipleResults);
-    assert_eq!(code(mixed.entries[0].status.as_ref()), Code::Ok);
-    assert_eq!(
-        code(mixed.entries[1].status.as_ref()),
-        Code::InternalServerError
-    );
-    assert_eq!(mixed.entries[1].receipt_handle, "garbage");
-    let none = consumer.ack("t", "g", &[]).await;
-    assert_eq!(code(none.status.as_ref()), Code::InternalServerError);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_changed_handle_with_the_one_it_replaced_gives_multiple_results() {
-    let broker = DevBroker::start().await;
-    let (producer, consumer) = pair(&broker).await;
-    producer.put("t", "ID-1").await;
-    let old = handle(&consumer.receive("t", "g").await.messages[0]);
-    let changed = consumer
-        .change("t", "g", &old, Duration::from_secs(30))
-        .await;
-    assert_eq!(code(changed.status.as_ref()), Code::Ok);
-    assert_ne!(changed.receipt_handle, old);
-    let acked = consumer.ack("t", "g", &[old, changed.receipt_handle]).await;
-    assert_eq!(code(acked.status.as_ref()), Code::MultipleResults);
-    assert_eq!(
-        code(acked.entries[0].status.as_ref()),
-        Code::InvalidReceiptHandle
-    );
-    assert_eq!(code(acked.entries[1].status.as_ref()), Code::Ok);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_dead_letter_is_consumed_from_its_topic_and_tells_where_it_came_from() {
-    let broker = DevBroker::start().await;
-    let (producer, consumer) = pair(&broker).await;
-    producer.put("t", "ID-1").await;
-    let held = handle(&consumer.receive("t", "g").await.messages[0]);
-    assert_eq!(consumer.forward("t", "g", &held).await, Code::Ok);
-    assert_eq!(broker.dead_letters("g")[0].id, "ID-1");
-    let route = consumer.route("%DLQ%g").await;
-    assert_eq!(route.message_queues.len(), 1);
-    assert_eq!(route.message_queues[0].accept_message_types, [1]);
-    let dead = consumer.receive("%DLQ%g", "g").await;
-    let system = dead.messages[0].system_properties.clone().unwrap();
-    assert_eq!(system.message_id, "ID-1");
-    assert_eq!(dead.messages[0].user_properties["colour"], "red");
-    let origin = system.dead_letter_queue.unwrap();
-    assert_eq!(
-        (origin.topic.as_str(), origin.message_id.as_str()),
-        ("t", "ID-1")
-    );
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_cancelled_poll_takes_no_message_with_it() {
     let broker = DevBroker::start().await;
     let (producer, a) = pair(&broker).await;
@@ -310,7 +235,7 @@ async fn polls_and_leases_may_be_short_for_fast_tests() {
 
 #[tokio::test]
 async fn many_receives_at_once_share_the_messages() {
-    const MESSAGES: usize = 2_000;
+    const MESSAGES: usize = 500;
     let broker = DevBroker::builder()
         .listen(([127, 0, 0, 1], 0))
         .start()
@@ -350,4 +275,101 @@ async fn many_receives_at_once_share_the_messages() {
     assert_eq!((seen.len(), distinct.len()), (MESSAGES, MESSAGES));
     assert_eq!(broker.in_flight("g"), []);
     assert_eq!(broker.lag("t", "g"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn times_and_numbers_without_sense_are_refused_or_ignored() {
+    let broker = DevBroker::start().await;
+    let (producer, consumer) = pair(&broker).await;
+    let mut odd = message("t", "ID-1");
+    let far = prost_types::Timestamp {
+        seconds: i64::MIN,
+        nanos: i32::MAX,
+    };
+    system(&mut odd).born_timestamp = Some(far);
+    system(&mut odd).message_type = 99;
+    system(&mut odd).body_encoding = -1;
+    let sent = producer.send(vec![odd]).await;
+    assert_eq!(code(sent.status.as_ref()), Code::Ok);
+    let negative = prost_types::Duration {
+        seconds: -1,
+        nanos: 0,
+    };
+    let mut ask = Client::ask("t", "g");
+    ask.invisible_duration = Some(negative);
+    let refused = consumer.receive_as(ask.clone()).await;
+    assert_eq!(refused.code, i32::from(Code::IllegalInvisibleTime));
+    ask.invisible_duration = Some(prost_types::Duration {
+        seconds: i64::MAX,
+        nanos: i32::MAX,
+    });
+    let refused = consumer.receive_as(ask.clone()).await;
+    assert_eq!(refused.code, i32::from(Code::IllegalInvisibleTime));
+    ask.invisible_duration = wire(Duration::from_secs(10));
+    ask.long_polling_timeout = Some(negative);
+    ask.batch_size = i32::MAX;
+    let received = consumer.receive_as(ask).await;
+    assert_eq!(id(&received.messages[0]), "ID-1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ordered_group_polls_every_queue_and_blocks_what_it_holds() {
+    let broker = DevBroker::builder()
+        .topic_with_queues("t", TopicType::Fifo, 2)
+        .group("g", GroupConfig::new().fifo(true))
+        .in_memory()
+        .unwrap();
+    let (producer, consumer) = pair(&broker).await;
+    let request = v2::QueryAssignmentRequest {
+        topic: resource("t"),
+        group: resource("g"),
+        endpoints: None,
+    };
+    let request = consumer.request(request);
+    let answer = consumer
+        .stub
+        .clone()
+        .query_assignment(request)
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(answer.assignments.len(), 2);
+    for i in 0..3 {
+        let mut ordered = message("t", &format!("ID-{i}"));
+        system(&mut ordered).message_group = Some("one".to_owned());
+        let sent = producer.send(vec![ordered]).await;
+        assert_eq!(code(sent.status.as_ref()), Code::Ok);
+    }
+    let mut ask = Client::ask("t", "g");
+    ask.attempt_id = Some("first".to_owned());
+    ask.batch_size = 2;
+    let held = consumer.receive_as(ask.clone()).await;
+    assert_eq!(
+        held.messages.iter().map(id).collect::<Vec<_>>(),
+        ["ID-0", "ID-1"]
+    );
+    assert_eq!(
+        held.messages[0]
+            .system_properties
+            .as_ref()
+            .unwrap()
+            .message_type,
+        2
+    );
+    ask.attempt_id = Some("second".to_owned());
+    let blocked = consumer.receive_as(ask.clone()).await;
+    assert_eq!(blocked.code, i32::from(Code::MessageNotFound));
+    let handles: Vec<String> = held.messages.iter().map(handle).collect();
+    let settle = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        consumer.ack("t", "g", &handles).await;
+    };
+    let begin = Instant::now();
+    let (next, ()) = tokio::join!(consumer.receive_as(ask), settle);
+    assert_eq!(id(&next.messages[0]), "ID-2");
+    assert!(
+        begin.elapsed() < Duration::from_millis(1100),
+        "{:?}",
+        begin.elapsed()
+    );
 }

@@ -81,6 +81,25 @@ async fn the_connector_is_refused_while_the_broker_is_stopped() {
     assert_eq!(id(&client.receive("t", "g").await.messages[0]), "ID-1");
 }
 
+#[tokio::test]
+async fn a_channel_connects_again_when_the_broker_is_back() {
+    for broker in [socket().await, DevBroker::start().await] {
+        let mut client = if broker.addr().is_some() {
+            Client::dial(&broker, "c").await
+        } else {
+            Client::embedded(&broker, "c").await
+        };
+        client.consume("t", "g").await.unwrap();
+        broker.stop().await;
+        let request = client.request(rocketmq_proto::v2::QueryRouteRequest::default());
+        client.stub.clone().query_route(request).await.unwrap_err();
+        broker.restart().await.unwrap();
+        client.consume("t", "g").await.unwrap();
+        client.put("t", "ID-1").await;
+        assert_eq!(id(&client.receive("t", "g").await.messages[0]), "ID-1");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn time_goes_on_for_leases_while_the_broker_is_stopped() {
     let broker = DevBroker::start().await;

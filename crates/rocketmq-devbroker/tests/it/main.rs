@@ -7,6 +7,7 @@ mod consume;
 mod faults;
 mod produce;
 mod settings;
+mod settle;
 
 use std::time::Duration;
 

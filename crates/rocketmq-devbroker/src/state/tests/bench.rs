@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use rocketmq_proto::v2::{ClientType, Encoding, MessageType};
+use rocketmq_proto::v2::{ClientType, Code, Encoding, MessageType};
 
 use crate::state::{
     Ask, Delivered, Draft, GroupConfig, Limits, Refusal, Role, State, Timestamp, TopicType,
@@ -41,6 +41,10 @@ pub(super) fn draft(topic: &str, id: &str) -> Draft {
         priority: None,
         lite_topic: None,
     }
+}
+
+pub(super) fn code<T: std::fmt::Debug>(result: Result<T, Refusal>) -> Code {
+    result.unwrap_err().code
 }
 
 pub(super) fn ids(delivered: &[Delivered]) -> Vec<&str> {

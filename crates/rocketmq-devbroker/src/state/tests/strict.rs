@@ -61,6 +61,16 @@ fn a_lenient_broker_creates_them() {
 }
 
 #[test]
+fn a_lenient_broker_does_not_create_without_end() {
+    let mut state = State::new(false, Limits::default());
+    let refusal = (0..20_000)
+        .find_map(|i| state.open_topic(&format!("t{i}")).err())
+        .unwrap();
+    assert_eq!(refusal.code, Code::TopicNotFound);
+    state.open_topic("t0").unwrap();
+}
+
+#[test]
 fn illegal_names_are_never_created() {
     let mut state = State::new(false, Limits::default());
     assert_eq!(
