@@ -17,6 +17,8 @@ mod publisher;
 mod router;
 mod server;
 mod subscription;
+#[cfg(feature = "test-util")]
+pub mod testing;
 
 pub use bytes::Bytes;
 

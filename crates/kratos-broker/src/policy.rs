@@ -125,9 +125,8 @@ impl Backoff {
 fn random_fraction() -> f64 {
     // Every `RandomState` has other keys: std's own source of randomness, no dependency for it.
     let bits = RandomState::new().hash_one(0_u8) >> 11;
-    // 53 bits are what a double holds
-    let fraction = bits as f64 / (1_u64 << 53) as f64;
-    fraction
+    // 53 bits are what a double holds.
+    bits as f64 / (1_u64 << 53) as f64
 }
 
 #[cfg(test)]

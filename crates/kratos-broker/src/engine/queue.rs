@@ -314,9 +314,7 @@ impl Queue {
                 .or_else(|| delivery.keys().first().map(String::as_str))?,
         };
         let hash = self.hasher.hash_one(key);
-        // less than 1,024
-        let slot = (hash % SLOTS as u64) as usize;
-        Some(slot)
+        Some((hash % SLOTS as u64) as usize)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -434,7 +434,7 @@ impl<L> State<L> {
             .filter(|place| place.generation == generation)?;
         let entry = place.entry.take()?;
         place.generation = place.generation.wrapping_add(1);
-        // places are bounded by prefetch
+        // There are never more places than messages prefetched.
         self.free.push(at as u32);
         let load = &mut self.loads[entry.topic];
         load.messages -= 1;
@@ -449,9 +449,7 @@ fn ticket(at: usize, generation: u32) -> Ticket {
 
 fn untie(ticket: Ticket) -> (usize, u32) {
     let number = ticket.number();
-    // the two halves of the number
-    let halves = ((number & 0xffff_ffff) as usize, (number >> 32) as u32);
-    halves
+    ((number & 0xffff_ffff) as usize, (number >> 32) as u32)
 }
 
 // === impl Fatal ===

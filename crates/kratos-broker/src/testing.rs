@@ -1,0 +1,196 @@
+//! The conformance kit: what every driver must do, as functions named after the laws.
+//!
+//! A driver's tests implement [`Harness`] and write one line, which makes a test of every law:
+//!
+//! ```ignore
+//! kratos_broker::conformance!(MyHarness::start());
+//! ```
+//!
+//! Laws run at once, each with its own topics and groups. Upper bounds on waits are part of a law;
+//! they come from [`Bounds`]. A broker's group may begin at the end of a topic: where a law
+//! publishes before its consumer runs, the kit lets the group receive once before ([`prime`]).
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a law fails by panicking"
+)]
+
+pub mod delivery;
+pub mod lease;
+pub mod refusal;
+pub mod retry;
+mod run;
+pub mod shutdown;
+pub mod trace;
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    Backoff, Consumer, Delivery, Driver, Group, Message, Policy, Subscription, Topic,
+    driver::{Filter, GroupSpec, Room, TopicSpec},
+};
+
+pub use self::run::{Started, block_on, eventually, start_context};
+
+/// What the kit needs to know about a broker to test its driver.
+pub trait Harness: Send + Sync + 'static {
+    /// The driver under test.
+    type Driver: Driver;
+
+    /// A driver of its own (its own connections) on the broker.
+    fn driver(&self) -> impl Future<Output = Self::Driver> + Send;
+
+    /// Creates a topic that nobody used before. `hint` may become a part of its name.
+    fn topic(&self, hint: &str) -> impl Future<Output = Topic> + Send;
+
+    /// Creates a group that nobody used before. The broker gives a message at least 4 attempts.
+    fn group(&self, hint: &str) -> impl Future<Output = Group> + Send;
+
+    /// The dead letters of a group.
+    fn dead_letters(&self, group: &Group) -> impl Future<Output = Vec<Delivery>> + Send;
+
+    /// The shortest invisible duration that the broker takes and the machine can keep.
+    fn invisible(&self) -> Duration;
+
+    /// How long things may take on this broker.
+    fn bounds(&self) -> Bounds {
+        Bounds::default()
+    }
+}
+
+/// How long things may take on a broker: upper bounds of the laws' waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// From a publish to the handler, for the largest law (5,000 messages).
+    pub deliver: Duration,
+    /// By how much a redelivery may be later than asked for.
+    pub redelivery_late: Duration,
+    /// For how long a first receive must be under way until the broker counts from there.
+    pub prime: Duration,
+    /// An idle server stops within this.
+    pub idle_stop: Duration,
+}
+
+impl Default for Bounds {
+    /// Right for a broker on this machine that revives messages up to 4 s late.
+    fn default() -> Self {
+        Self {
+            deliver: Duration::from_secs(60),
+            redelivery_late: Duration::from_secs(6),
+            prime: Duration::from_secs(3),
+            idle_stop: Duration::from_secs(1),
+        }
+    }
+}
+
+/// A topic and a group of one law, both new.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) topic: Topic,
+    pub(crate) group: Group,
+}
+
+impl Place {
+    pub(crate) async fn new<H: Harness>(h: &H, hint: &str) -> Self {
+        Self {
+            topic: h.topic(hint).await,
+            group: h.group(hint).await,
+        }
+    }
+
+    /// A subscription with a back-off of 1 s and the harness's invisible duration.
+    pub(crate) fn subscription<H: Harness>(&self, h: &H) -> Subscription {
+        subscription(h, &self.topic, &self.group)
+    }
+}
+
+pub(crate) fn subscription<H: Harness>(h: &H, topic: &Topic, group: &Group) -> Subscription {
+    Subscription::new(topic, group)
+        .invisible_duration(h.invisible())
+        .policy(Policy::new().backoff(Backoff::fixed(Duration::from_secs(1))))
+}
+
+/// Lets a group receive from a topic once, so that it gets what is published from now on.
+///
+/// # Panics
+///
+/// The group cannot be joined, or received a message.
+pub async fn prime<H: Harness>(h: &H, topic: &Topic, group: &Group) {
+    let driver = h.driver().await;
+    let topics = vec![TopicSpec::new(topic, Filter::All)];
+    let spec = GroupSpec::new(group, topics, h.invisible());
+    let consumer = driver
+        .consumer(spec, start_context())
+        .await
+        .expect("the group is joined");
+    let room = Room::new(1, 1024 * 1024);
+    let received = timeout(h.bounds().prime, consumer.receive(topic, room)).await;
+    if let Ok(received) = received {
+        assert!(
+            received.expect("a receive").is_empty(),
+            "a new topic has a message"
+        );
+    }
+    consumer.stop_receiving().await;
+    consumer
+        .close(Instant::now() + Duration::from_secs(5))
+        .await
+        .expect("the group is left");
+}
+
+/// Bodies `0`, `1`, .. of `topic`.
+pub(crate) fn numbered(topic: &Topic, count: usize) -> impl Iterator<Item = Message> {
+    (0..count).map(move |n| Message::new(topic, n.to_string()))
+}
+
+/// Makes a `#[test]` of every law. The argument is an expression that makes a [`Harness`].
+#[macro_export]
+macro_rules! conformance {
+    ($harness:expr) => {
+        $crate::conformance!(@laws $harness;
+            delivery::{
+                d1_messages_published_while_nobody_receives_arrive_once_and_unchanged,
+                d2_many_publishers_and_subscribers_lose_nothing,
+                d3_topics_at_once_get_exactly_their_set,
+                d4_messages_that_failed_once_are_handled,
+                d11_topics_of_a_group_do_not_mix,
+                d14_two_groups_each_get_all,
+            }
+            retry::{
+                r1_backoff_is_never_early,
+                r3_a_body_that_cannot_be_decoded_is_a_dead_letter_at_attempt_1,
+                r4_a_panic_is_a_failure_of_its_message,
+                r7_cancellation_by_shutdown_is_no_failure,
+            }
+            lease::{
+                l1_a_handler_of_five_invisible_times_is_delivered_once,
+            }
+            shutdown::{
+                s1_messages_in_flight_are_acknowledged_at_stop,
+                s5_an_idle_server_stops_at_once,
+                s9_acknowledgements_are_flushed_before_the_end,
+            }
+            trace::{
+                t1_the_handler_is_a_child_of_the_sender_and_every_parent_is_exported,
+                t4_a_bad_or_absent_traceparent_starts_a_new_root,
+            }
+            refusal::{
+                what_the_driver_cannot_do_it_refuses,
+            }
+        );
+    };
+    (@laws $harness:expr; $($module:ident::{$($law:ident,)*})*) => {
+        $($(
+            #[test]
+            fn $law() {
+                $crate::testing::block_on(async {
+                    let harness = $harness;
+                    $crate::testing::$module::$law(&harness).await;
+                });
+            }
+        )*)*
+    };
+}

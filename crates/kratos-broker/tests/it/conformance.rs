@@ -1,0 +1,77 @@
+//! The laws, on the memory driver.
+
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use kratos_broker::{
+    Delivery, Group, Topic,
+    memory::Broker,
+    testing::{Bounds, Harness},
+};
+
+#[derive(Default)]
+struct Memory {
+    broker: Broker,
+    names: AtomicU32,
+}
+
+impl Memory {
+    fn name(&self, hint: &str) -> String {
+        // The exporter of spans is shared by all laws: names are unique in the process.
+        static PROCESS: AtomicU32 = AtomicU32::new(0);
+        let number = PROCESS.fetch_add(1, Ordering::Relaxed);
+        format!(
+            "{hint}-{number}-{}",
+            self.names.fetch_add(1, Ordering::Relaxed)
+        )
+    }
+}
+
+impl Harness for Memory {
+    type Driver = Broker;
+
+    async fn driver(&self) -> Broker {
+        self.broker.clone()
+    }
+
+    async fn topic(&self, hint: &str) -> Topic {
+        self.name(hint).into()
+    }
+
+    async fn group(&self, hint: &str) -> Group {
+        self.name(hint).into()
+    }
+
+    async fn dead_letters(&self, group: &Group) -> Vec<Delivery> {
+        self.broker.dead_letters(group)
+    }
+
+    fn invisible(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            redelivery_late: Duration::from_secs(1),
+            prime: Duration::from_millis(10),
+            ..Bounds::default()
+        }
+    }
+}
+
+kratos_broker::conformance!(Memory::default());
+
+mod hand_back_spends_an_attempt {
+    use super::*;
+
+    fn harness() -> Memory {
+        Memory {
+            broker: Broker::new().hand_back_spends_attempt(),
+            ..Memory::default()
+        }
+    }
+
+    kratos_broker::conformance!(harness());
+}

@@ -1,0 +1,4 @@
+//! Tests of the engine and the memory driver.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod conformance;
