@@ -197,7 +197,7 @@ impl Started {
     }
 
     async fn bind(
-        &self,
+        &mut self,
         servers: Vec<BoxServer>,
         cx: &StartContext,
     ) -> Result<Vec<(String, Bound)>> {
@@ -255,7 +255,7 @@ impl Started {
         Ok(())
     }
 
-    async fn run_hooks(&self, kind: &str, hooks: Vec<Hook>, deadline: Instant) -> Result<()> {
+    async fn run_hooks(&mut self, kind: &str, hooks: Vec<Hook>, deadline: Instant) -> Result<()> {
         for hook in hooks {
             let what = format!("{kind} `{}`", hook.name);
             let cx = self.hook_context(deadline);

@@ -217,7 +217,7 @@ impl Clock {
     fn close_from_now(&mut self) {
         let now = Instant::now();
         let promised = self.end.saturating_duration_since(self.serve_by);
-        self.end = self.end.max(now + promised.min(LAST_RESORT / 5));
+        self.end = self.end.max(now + promised);
     }
 
     async fn pause(&mut self, delay: Duration) {

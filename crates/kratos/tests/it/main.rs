@@ -3,5 +3,8 @@
 
 #[cfg(feature = "config")]
 mod config;
+mod defects;
+mod lifecycle;
+mod support;
 #[cfg(feature = "telemetry")]
 mod telemetry;
