@@ -1,0 +1,197 @@
+//! The handle from which producers and consumers are made.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use futures_util::future::join_all;
+use rocketmq_proto::v2 as pb;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Config, Connector, Consumer, ConsumerConfig, Endpoints, Error, Producer, ProducerConfig,
+    connection::Connection,
+    identity::Identity,
+    instance::Instance,
+    rpc::{Rpc, Subject},
+};
+
+/// A RocketMQ cluster, as configured; cheap to clone.
+///
+/// Connections are made by the first producer or consumer that needs them, and shared.
+///
+/// ```
+/// use rocketmq_grpc::{Client, Config};
+///
+/// let client = Client::new(Config::new("127.0.0.1:8081"))?; // connects to nothing yet
+/// # Ok::<(), rocketmq_grpc::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+/// What the producers and consumers of a client have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Config,
+    pub(crate) access_point: Endpoints,
+    pub(crate) closed: CancellationToken,
+    connector: Connector,
+    /// Those named by routes come and go with the cluster; one that nobody uses is dropped when the
+    /// next is added.
+    connections: Mutex<HashMap<Endpoints, Arc<Connection>>>,
+    instances: Mutex<Vec<Weak<Instance>>>,
+}
+
+impl Client {
+    /// Checks the configuration; does no I/O.
+    ///
+    /// # Errors
+    ///
+    /// If the endpoints are not `host:port` or a name has characters beyond ASCII.
+    pub fn new(config: Config) -> Result<Self, Error> {
+        Self::with_connector(config, Connector::tcp())
+    }
+
+    /// The same over another transport than TCP; does no I/O.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Client::new).
+    pub fn with_connector(config: Config, connector: Connector) -> Result<Self, Error> {
+        let access_point: Endpoints = config.endpoints.parse()?;
+        Identity::new(&config.name, &config.namespace)?;
+        let shared = Shared {
+            config,
+            access_point,
+            closed: CancellationToken::new(),
+            connector,
+            connections: Mutex::default(),
+            instances: Mutex::default(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Starts a producer: routes and settings of the topics that it was given.
+    ///
+    /// # Errors
+    ///
+    /// If the server cannot be reached, refuses this client, or knows one of the topics not.
+    pub async fn producer(&self, config: ProducerConfig) -> Result<Producer, Error> {
+        Producer::start(&self.shared, config).await
+    }
+
+    /// Starts a consumer: routes of all its topics, settings exchanged with all their brokers.
+    ///
+    /// Nothing is received before [`Consumer::receive`] is called.
+    ///
+    /// # Errors
+    ///
+    /// If the configuration cannot work, the server cannot be reached or refuses this client
+    /// ([`is_unknown_group`](Error::is_unknown_group)), or a topic does not exist
+    /// ([`is_unknown_topic`](Error::is_unknown_topic)).
+    pub async fn consumer(&self, config: ConsumerConfig) -> Result<Consumer, Error> {
+        Consumer::start(&self.shared, config).await
+    }
+
+    /// Asks the access point for a sign of life; any answer will do, also a refusal.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be reached, or does not answer within the request timeout.
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.shared.check_open()?;
+        let Config {
+            name,
+            namespace,
+            request_timeout,
+            ..
+        } = &self.shared.config;
+        let identity = Arc::new(Identity::new(name, namespace)?);
+        let connection = self.shared.connection(&self.shared.access_point)?;
+        let rpc = Rpc {
+            identity,
+            connection,
+        };
+        // The one request that needs neither a topic nor a group.
+        let request = pb::HeartbeatRequest {
+            group: None,
+            client_type: pb::ClientType::Producer.into(),
+        };
+        let subject = Subject::default();
+        rpc.call_any(
+            "ping",
+            subject,
+            request,
+            *request_timeout,
+            |mut stub, rq| async move { stub.heartbeat(rq).await },
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Closes every clone, and says good-bye for producers and consumers that are not closed yet.
+    ///
+    /// Close consumers first: this does not wait for settlements. Later calls answer with an error
+    /// whose [`is_closed`](Error::is_closed) is true.
+    pub async fn close(&self, by: Instant) {
+        self.shared.closed.cancel();
+        let instances: Vec<_> = self.shared.instances().drain(..).collect();
+        join_all(
+            instances
+                .iter()
+                .filter_map(Weak::upgrade)
+                .map(|it| async move {
+                    it.close(by).await;
+                }),
+        )
+        .await;
+        self.shared.connections().clear();
+    }
+}
+
+impl Shared {
+    pub(crate) fn connection(&self, endpoints: &Endpoints) -> Result<Arc<Connection>, Error> {
+        let mut connections = self.connections();
+        if let Some(found) = connections.get(endpoints) {
+            return Ok(found.clone());
+        }
+        connections.retain(|_, it| Arc::strong_count(it) > 1);
+        let timeout = self.config.connect_timeout;
+        let new = Connection::new(endpoints.clone(), self.connector.clone(), timeout)?;
+        let new = Arc::new(new);
+        connections.insert(endpoints.clone(), new.clone());
+        Ok(new)
+    }
+
+    pub(crate) fn register(&self, instance: &Arc<Instance>) {
+        let mut instances = self.instances();
+        instances.retain(|it| it.strong_count() > 0);
+        instances.push(Arc::downgrade(instance));
+    }
+
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        if self.closed.is_cancelled() {
+            Err(Error::closed("client"))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn connections(&self) -> std::sync::MutexGuard<'_, HashMap<Endpoints, Arc<Connection>>> {
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn instances(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Instance>>> {
+        self.instances
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}

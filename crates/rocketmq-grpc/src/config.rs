@@ -1,0 +1,88 @@
+//! What a client is told before it connects.
+
+use std::time::Duration;
+
+use crate::message::INVISIBLE_MIN;
+
+/// Where the servers are, and how long to wait for them.
+///
+/// ```
+/// use std::time::Duration;
+/// use rocketmq_grpc::Config;
+///
+/// let config = Config::new("127.0.0.1:8081").request_timeout(Duration::from_secs(5));
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Config {
+    pub(crate) endpoints: String,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) request_timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) heartbeat_interval: Duration,
+    pub(crate) route_refresh_interval: Duration,
+    pub(crate) invisible_min: Duration,
+}
+
+impl Config {
+    /// Of a proxy, `host:port`; several addresses of one cluster are separated by `;`.
+    pub fn new(endpoints: impl Into<String>) -> Self {
+        Self {
+            endpoints: endpoints.into(),
+            namespace: String::new(),
+            name: "rocketmq-grpc".to_owned(),
+            request_timeout: Duration::from_secs(3),
+            connect_timeout: Duration::from_secs(3),
+            heartbeat_interval: Duration::from_secs(10),
+            route_refresh_interval: Duration::from_secs(30),
+            invisible_min: INVISIBLE_MIN,
+        }
+    }
+
+    /// Namespace of all topics and groups; none by default.
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
+    /// First part of the client id, which the server's tools and logs show; a host or a service
+    /// name is a good one.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Deadline of every request, 3 s by default; a receive has its long poll in addition.
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = timeout;
+        self
+    }
+
+    /// How long to wait for a connection to one address, 3 s by default.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Time between heartbeats, 10 s by default. Two in a row without an answer mean that the
+    /// connection is dead, although nobody said so: it is made anew.
+    pub fn heartbeat_interval(mut self, interval: Duration) -> Self {
+        self.heartbeat_interval = interval;
+        self
+    }
+
+    /// Shortest lease that the server grants, 10 s by default. For servers that are set up otherwise
+    /// (`minInvisibleTimeMillsForRecv`), and for tests: a consumer that asks for less than the
+    /// server grants receives nothing.
+    pub fn invisible_min(mut self, min: Duration) -> Self {
+        self.invisible_min = min;
+        self
+    }
+
+    /// Time between refreshes of the routes in use, 30 s by default.
+    pub fn route_refresh_interval(mut self, interval: Duration) -> Self {
+        self.route_refresh_interval = interval;
+        self
+    }
+}

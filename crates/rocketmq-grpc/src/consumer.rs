@@ -1,0 +1,443 @@
+//! Receiving by leases: the consumer of one group.
+//!
+//! Receive, settle, and hear what became of it:
+//!
+//! ```
+//! # use std::time::Duration;
+//! # use rocketmq_grpc::{Client, ConsumerConfig, Filter, Settlement};
+//! # async fn example(client: Client) -> rocketmq_grpc::Result<()> {
+//! let config = ConsumerConfig::new("billing").subscribe("orders", Filter::all());
+//! let consumer = client.consumer(config).await?;
+//! for lease in consumer.receive("orders", 32).await? {
+//!     println!("{:?}", lease.message().body);
+//!     consumer.settle(lease, Settlement::Ack);
+//! }
+//! for settled in consumer.settled().await {
+//!     println!("{}: {:?}", settled.message_id, settled.result);
+//! }
+//! consumer.close(tokio::time::Instant::now() + Duration::from_secs(5)).await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod acks;
+mod config;
+mod inbox;
+mod intake;
+mod receiver;
+mod settler;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::warn;
+
+pub use self::config::ConsumerConfig;
+use self::{intake::Intake, receiver::Source, settler::Settler};
+use crate::{
+    Error, Lease, ServerSettings, Settled, Settlement,
+    client::Shared,
+    instance::{Instance, Role},
+    route::Broker,
+};
+
+/// What the good-bye is left of the time to close, at most.
+const GOODBYE_MAX: Duration = Duration::from_secs(2);
+
+/// Of one group, with all its topics.
+///
+/// Messages come as [`Lease`]s, hidden from the other members of the group for
+/// [`invisible_duration`](ConsumerConfig::invisible_duration). The leases are the caller's to
+/// [`extend`](Consumer::extend); nothing is extended behind its back.
+///
+/// End it with [`stop_receiving`](Consumer::stop_receiving), the settlement of what is in hand, and
+/// [`close`](Consumer::close). A consumer that is dropped just leaves: what it holds comes back when
+/// the leases run out.
+#[derive(Debug)]
+pub struct Consumer {
+    instance: Arc<Instance>,
+    intakes: HashMap<String, Arc<Intake>>,
+    settler: Arc<Settler>,
+    corrupted: Arc<AtomicU64>,
+    closed: AtomicBool,
+    _stop: DropGuard,
+}
+
+/// Counts since the start of a consumer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConsumerStats {
+    /// Settlements asked for and not answered yet.
+    pub pending_settlements: usize,
+    /// Settlements that the server refused, or that were not confirmed while the lease lasted.
+    pub failed_settlements: u64,
+    /// Deliveries whose body did not match its digest or could not be decompressed; they went back
+    /// to the server.
+    pub corrupted: u64,
+}
+
+impl Consumer {
+    pub(crate) async fn start(shared: &Arc<Shared>, config: ConsumerConfig) -> Result<Self, Error> {
+        config.validate(shared.config.invisible_min)?;
+        let role = Role::Consumer {
+            group: config.group.clone(),
+            subscriptions: config.subscriptions.clone(),
+        };
+        let instance = Instance::start(shared, role)?;
+        // A start that fails or is dropped leaves nothing behind.
+        let stop = instance.stop.clone().drop_guard();
+        let mut brokers = Vec::new();
+        for (topic, _) in &config.subscriptions {
+            let route = instance.route(topic).await?;
+            if route.readable().is_empty() {
+                return Err(Error::config(format!(
+                    "topic {topic} has no readable queue"
+                )));
+            }
+            brokers.push(route.readable().into_iter().cloned().collect::<Vec<_>>());
+        }
+
+        let settler = Settler::new(instance.clone(), config.group.clone());
+        let corrupted = Arc::new(AtomicU64::new(0));
+        let mut intakes = HashMap::new();
+        for ((topic, filter), brokers) in config.subscriptions.iter().zip(brokers) {
+            let intake = Intake::new(topic, filter.clone());
+            let sources = Sources {
+                instance: instance.clone(),
+                intake: intake.clone(),
+                settler: settler.clone(),
+                config: config.clone(),
+                corrupted: corrupted.clone(),
+                polled: HashMap::new(),
+            };
+            intake.loops.spawn(sources.run(brokers));
+            intakes.insert(topic.clone(), intake);
+        }
+        let closed = AtomicBool::new(false);
+        Ok(Self {
+            instance,
+            intakes,
+            settler,
+            corrupted,
+            closed,
+            _stop: stop,
+        })
+    }
+
+    /// Waits for messages of a topic: at least one, at most `max`.
+    ///
+    /// `max` is the room of the caller. While a call waits, the client asks the server for that
+    /// many at most, and what it has asked for and not yet returned counts against the room of the
+    /// next call. An answer ends the call as soon as its first messages are there. Many small rooms
+    /// cost a request each: call when there is room for half a batch of 32, or for all that you
+    /// ever take.
+    ///
+    /// Calls for one topic take turns; calls for several topics do not disturb each other.
+    ///
+    /// Returns an empty vector only after [`stop_receiving`](Consumer::stop_receiving), when
+    /// everything that had arrived is handed over.
+    ///
+    /// # Errors
+    ///
+    /// If the topic is not subscribed to, or the server refuses in a way that does not pass by
+    /// itself, as for a group that was deleted. Later calls go on trying, at growing intervals.
+    /// Failures that may pass are not reported here: see [`is_connected`](Consumer::is_connected).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the call loses nothing: what arrives is kept for the next one.
+    pub async fn receive(&self, topic: &str, max: usize) -> Result<Vec<Lease>, Error> {
+        let Some(intake) = self.intakes.get(topic) else {
+            return Err(Error::config(format!("topic {topic} is not subscribed to")));
+        };
+        if max == 0 {
+            return Err(Error::config(format!(
+                "a receive from {topic} must have room for 1 message"
+            )));
+        }
+        if !intake.stopping.is_cancelled() {
+            self.instance.check_open()?;
+            self.settler.has_room().await;
+        }
+        tokio::select! {
+            biased;
+            taken = intake.take(max) => taken,
+            () = self.instance.stop.cancelled() => Err(Error::closed("consumer")),
+            () = self.instance.shared.closed.cancelled() => Err(Error::closed("client")),
+        }
+    }
+
+    /// Queues what shall become of a message and returns at once; [`settled`](Consumer::settled)
+    /// tells the outcome.
+    ///
+    /// Acknowledgements are sent together, within milliseconds. What fails for a reason that may
+    /// pass is tried again as long as the lease lasts.
+    pub fn settle(&self, lease: Lease, how: Settlement) {
+        self.settler.settle(lease, how);
+    }
+
+    /// Waits for outcomes of [`settle`](Consumer::settle): at least one. Each is told once.
+    ///
+    /// Outcomes wait here until they are taken, 65,536 at most; then the oldest are forgotten.
+    /// Returns an empty vector only when the consumer is closed and everything is told.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the call loses nothing.
+    pub async fn settled(&self) -> Vec<Settled> {
+        self.settler.reports().await
+    }
+
+    /// Acknowledges a message and waits for the confirmation.
+    ///
+    /// # Errors
+    ///
+    /// If the server refused, or did not confirm while the lease lasted: the message will be
+    /// delivered again.
+    ///
+    /// # Cancel safety
+    ///
+    /// The settlement goes on; only its outcome is lost.
+    pub async fn ack(&self, lease: Lease) -> Result<(), Error> {
+        self.settler.settle_and_wait(lease, Settlement::Ack).await
+    }
+
+    /// Has a message delivered again after `delay`, and waits for the confirmation. The broker
+    /// takes about 2 s in addition.
+    ///
+    /// # Errors
+    ///
+    /// As for [`ack`](Consumer::ack).
+    ///
+    /// # Cancel safety
+    ///
+    /// The settlement goes on; only its outcome is lost.
+    pub async fn retry_after(&self, lease: Lease, delay: Duration) -> Result<(), Error> {
+        self.settler
+            .settle_and_wait(lease, Settlement::RetryAfter(delay))
+            .await
+    }
+
+    /// Has a message delivered again at once, and waits for the confirmation. This spends one of
+    /// the message's attempts.
+    ///
+    /// # Errors
+    ///
+    /// As for [`ack`](Consumer::ack).
+    ///
+    /// # Cancel safety
+    ///
+    /// The settlement goes on; only its outcome is lost.
+    pub async fn hand_back(&self, lease: Lease) -> Result<(), Error> {
+        self.settler
+            .settle_and_wait(lease, Settlement::HandBack)
+            .await
+    }
+
+    /// Moves a message to the dead-letter topic `%DLQ%<group>`, and waits for the confirmation.
+    ///
+    /// # Errors
+    ///
+    /// As for [`ack`](Consumer::ack).
+    ///
+    /// # Cancel safety
+    ///
+    /// The settlement goes on; only its outcome is lost.
+    pub async fn dead_letter(&self, lease: Lease) -> Result<(), Error> {
+        self.settler
+            .settle_and_wait(lease, Settlement::DeadLetter)
+            .await
+    }
+
+    /// Keeps a message hidden for `by` from now on; returns the new deadline. Spends no attempt.
+    ///
+    /// # Errors
+    ///
+    /// With [`is_receipt_expired`](Error::is_receipt_expired) the lease is lost and the message
+    /// delivered again. After other errors the old deadline stands, and the call may be repeated;
+    /// failures that may pass are tried again inside while it does.
+    ///
+    /// # Cancel safety
+    ///
+    /// The extension goes on, and the next settlement waits for its outcome: no handle is lost.
+    pub async fn extend(&self, lease: &mut Lease, by: Duration) -> Result<Instant, Error> {
+        self.settler.extend(lease, by).await
+    }
+
+    /// What the server decided about the group.
+    #[must_use]
+    pub fn settings(&self) -> ServerSettings {
+        self.instance.settings.borrow().clone()
+    }
+
+    /// True while the session with every broker is up.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.instance.is_connected()
+    }
+
+    /// Id under which the server's tools show this consumer.
+    #[must_use]
+    pub fn client_id(&self) -> &str {
+        self.instance.identity.client_id()
+    }
+
+    /// Counts since the start.
+    #[must_use]
+    pub fn stats(&self) -> ConsumerStats {
+        ConsumerStats {
+            pending_settlements: self.settler.pending(),
+            failed_settlements: self.settler.refused(),
+            corrupted: self.corrupted.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Ends the intake of all topics, in milliseconds when nothing is under way.
+    ///
+    /// A receive whose answer has begun is read to its end; one on which nothing has arrived is
+    /// looked at once more and cancelled. (The broker hands the next message to a cancelled receive
+    /// first: it comes 3 s late to another consumer.) What arrived is returned by further calls of
+    /// [`receive`](Consumer::receive); what is not fetched is handed back by
+    /// [`close`](Consumer::close).
+    ///
+    /// # Cancel safety
+    ///
+    /// The intake ends nevertheless.
+    pub async fn stop_receiving(&self) {
+        self.settler.hurry();
+        // Two steps, so that every topic stops now even if the caller does not wait.
+        for intake in self.intakes.values() {
+            intake.begin_stop();
+        }
+        join_all(self.intakes.values().map(|it| it.stop())).await;
+    }
+
+    /// Stops receiving, hands back what nobody took, waits for all settlements, then says good-bye
+    /// to the servers; all within `by`.
+    ///
+    /// Leases that are still out are not settled: their messages come back when they run out.
+    ///
+    /// # Errors
+    ///
+    /// If settlements were not confirmed in time. [`settled`](Consumer::settled) has them, each
+    /// with an error.
+    pub async fn close(&self, by: Instant) -> Result<(), Error> {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        if tokio::time::timeout_at(by, self.stop_receiving())
+            .await
+            .is_err()
+        {
+            warn!(
+                client_id = self.client_id(),
+                "receives still run at the deadline of the close"
+            );
+        }
+        let unseen = self.intakes.values().flat_map(|it| it.drain());
+        for lease in unseen {
+            self.settler.discard(lease, Settlement::HandBack);
+        }
+        // The good-bye gets what is left, a tenth of the time at least.
+        let left = by.saturating_duration_since(Instant::now());
+        let given_up = self
+            .settler
+            .close(by - (left / 10).min(HAND_BACK_MAX))
+            .await;
+        self.instance.close(by).await;
+        if given_up > 0 {
+            let text = format!("{given_up} settlements were not confirmed before the close");
+            return Err(Error::lease_expired(text, None));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        for intake in self.intakes.values() {
+            intake.begin_stop();
+        }
+        self.settler.abort();
+    }
+}
+
+/// The brokers of one topic, as its route changes.
+struct Sources {
+    instance: Arc<Instance>,
+    intake: Arc<Intake>,
+    settler: Arc<Settler>,
+    config: ConsumerConfig,
+    corrupted: Arc<AtomicU64>,
+    polled: HashMap<Broker, CancellationToken>,
+}
+
+impl Sources {
+    async fn run(mut self, brokers: Vec<Broker>) {
+        self.poll(&brokers);
+        let interval = self.instance.shared.config.route_refresh_interval;
+        let stopping = self.intake.stopping.clone();
+        while stopping
+            .run_until_cancelled(tokio::time::sleep(interval))
+            .await
+            .is_some()
+        {
+            let route = stopping
+                .run_until_cancelled(self.instance.route(&self.intake.topic))
+                .await;
+            match route {
+                None => return,
+                Some(Ok(route)) => {
+                    let brokers: Vec<_> = route.readable().into_iter().cloned().collect();
+                    self.poll(&brokers);
+                }
+                // The receives keep going on the old route and report what they are told.
+                Some(Err(_)) => {}
+            }
+        }
+    }
+
+    fn poll(&mut self, brokers: &[Broker]) {
+        self.polled.retain(|broker, gone| {
+            let stays = brokers.contains(broker);
+            if !stays {
+                gone.cancel();
+            }
+            stays
+        });
+        for broker in brokers {
+            if self.polled.contains_key(broker) {
+                continue;
+            }
+            let gone = CancellationToken::new();
+            let source = Arc::new(Source {
+                instance: self.instance.clone(),
+                intake: self.intake.clone(),
+                settler: self.settler.clone(),
+                group: self.config.group.clone(),
+                broker: broker.clone(),
+                invisible: self.config.invisible_duration,
+                long_poll: self.config.long_polling_timeout,
+                busy: AtomicBool::new(false),
+                gone: gone.clone(),
+                corrupted: self.corrupted.clone(),
+            });
+            for n in 0..self.config.receives_max {
+                self.intake.loops.spawn(source.clone().run(n == 0));
+            }
+            self.polled.insert(broker.clone(), gone);
+        }
+        self.intake
+            .sources
+            .store(self.polled.len(), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,751 @@
+//! Settlements: acknowledgements in batches, everything else one by one; tried again while the lease
+//! lasts, and each answered once.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use rocketmq_proto::v2::{self as pb, Code};
+use tokio::{
+    sync::{Notify, Semaphore, mpsc, oneshot},
+    time::Instant,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::debug;
+
+use super::acks::AckQueue;
+use crate::{
+    Error, Lease, Settled, Settlement,
+    backoff::jitter,
+    connection::Connection,
+    convert,
+    instance::Instance,
+    lease::{Grip, Hold},
+    message::INVISIBLE_MAX,
+    rpc::{Rpc, Subject},
+};
+
+/// Reports that wait for [`Settler::reports`]; beyond, the oldest is forgotten.
+const REPORTS_MAX: usize = 65_536;
+/// Settlements under way beyond which nothing more is received.
+const PENDING_MAX: usize = 16_384;
+/// Requests under way at once that are not acknowledgements.
+const REQUESTS_MAX: usize = 64;
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(super) struct Settler {
+    instance: Arc<Instance>,
+    group: String,
+    lines: Mutex<Vec<Line>>,
+    pending: AtomicUsize,
+    /// A settlement was answered.
+    progress: Notify,
+    reports: Mutex<VecDeque<Settled>>,
+    reported: Notify,
+    refused: AtomicU64,
+    requests: Semaphore,
+    /// Set when nothing more is received: acknowledgements need not wait for company.
+    hurry: AtomicBool,
+    closed: AtomicBool,
+    /// Gives up what is under way.
+    abort: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Acknowledgements of one topic for one server. Few, so they are searched.
+#[derive(Debug)]
+struct Line {
+    topic: Arc<str>,
+    connection: Arc<Connection>,
+    /// As long as the leases that are out, which the caller's room bounds.
+    jobs: mpsc::UnboundedSender<Job>,
+}
+
+#[derive(Debug)]
+struct Job {
+    grip: Grip,
+    how: Settlement,
+    reply: Reply,
+    tries: u32,
+    /// An earlier try may have worked: its answer was lost.
+    ambiguous: bool,
+}
+
+#[derive(Debug)]
+enum Reply {
+    Report,
+    To(oneshot::Sender<Result<(), Error>>),
+    /// Nobody asked.
+    Nobody,
+}
+
+impl Settler {
+    pub(super) fn new(instance: Arc<Instance>, group: String) -> Arc<Self> {
+        Arc::new(Self {
+            instance,
+            group,
+            lines: Mutex::default(),
+            pending: AtomicUsize::new(0),
+            progress: Notify::new(),
+            reports: Mutex::default(),
+            reported: Notify::new(),
+            refused: AtomicU64::new(0),
+            requests: Semaphore::new(REQUESTS_MAX),
+            hurry: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            abort: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    /// Queues a settlement; its outcome becomes a report.
+    pub(super) fn settle(self: &Arc<Self>, lease: Lease, how: Settlement) {
+        self.start(lease, how, Reply::Report);
+    }
+
+    /// Queues a settlement of our own, of a message that no caller has seen.
+    pub(super) fn discard(self: &Arc<Self>, lease: Lease, how: Settlement) {
+        self.start(lease, how, Reply::Nobody);
+    }
+
+    /// Gives up what is under way, at once.
+    pub(super) fn abort(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.abort.cancel();
+        self.lines().clear();
+    }
+
+    /// Queues a settlement and waits for its outcome.
+    pub(super) async fn settle_and_wait(
+        self: &Arc<Self>,
+        lease: Lease,
+        how: Settlement,
+    ) -> Result<(), Error> {
+        let (reply, outcome) = oneshot::channel();
+        self.start(lease, how, Reply::To(reply));
+        outcome
+            .await
+            .unwrap_or_else(|_| Err(Error::closed("consumer")))
+    }
+
+    /// The work goes on in a task of its own, so that a caller who gives up loses no handle.
+    pub(super) async fn extend(
+        self: &Arc<Self>,
+        lease: &mut Lease,
+        by: Duration,
+    ) -> Result<Instant, Error> {
+        if lease.grip.extending.is_some() {
+            // Its outcome matters for the handle only: this is another extension.
+            let _ = lease.grip.settle_extension().await;
+        }
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(Error::closed("consumer"));
+        }
+        let (reply, outcome) = oneshot::channel();
+        let request = Extension {
+            topic: lease.grip.topic.clone(),
+            message_id: lease.grip.message_id.clone(),
+            connection: lease.grip.connection.clone(),
+            hold: lease.grip.hold.clone(),
+            by: by.min(INVISIBLE_MAX),
+        };
+        let settler = self.clone();
+        self.tasks.spawn(async move {
+            let extension = settler.extend_hold(request);
+            if let Some(result) = settler.abort.run_until_cancelled(extension).await {
+                let _ = reply.send(result);
+            }
+        });
+        lease.grip.extending = Some(outcome);
+        lease
+            .grip
+            .settle_extension()
+            .await
+            .unwrap_or_else(|| Err(Error::closed("consumer")))
+    }
+
+    /// At least one report; none when everything is closed and told.
+    pub(super) async fn reports(&self) -> Vec<Settled> {
+        loop {
+            let reported = self.reported.notified();
+            let reports: Vec<_> = self.reports_queue().drain(..).collect();
+            if !reports.is_empty() || self.is_finished() {
+                return reports;
+            }
+            reported.await;
+        }
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        self.pending.load(Ordering::Acquire)
+    }
+
+    pub(super) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Waits while so much is under way that more would only pile up.
+    pub(super) async fn has_room(&self) {
+        self.until(|| self.pending() < PENDING_MAX).await;
+    }
+
+    /// Nothing more is received.
+    pub(super) fn hurry(&self) {
+        self.hurry.store(true, Ordering::Relaxed);
+        // The lines look at the flag when they wake up, within the linger.
+    }
+
+    /// Waits until every settlement is answered, then gives up what is left at `by`.
+    ///
+    /// Returns how many were given up.
+    pub(super) async fn close(&self, by: Instant) -> usize {
+        self.hurry();
+        let flushed = self.until(|| self.pending() == 0);
+        let in_time = tokio::time::timeout_at(by, flushed).await.is_ok();
+        let given_up = if in_time { 0 } else { self.pending() };
+        self.abort();
+        self.tasks.close();
+        // Cancelled tasks end at their next wake-up.
+        self.tasks.wait().await;
+        self.reported.notify_waiters();
+        self.reported.notify_one();
+        given_up
+    }
+
+    fn start(self: &Arc<Self>, lease: Lease, how: Settlement, reply: Reply) {
+        self.pending.fetch_add(1, Ordering::AcqRel);
+        let job = Job {
+            grip: lease.grip,
+            how,
+            reply,
+            tries: 0,
+            ambiguous: false,
+        };
+        if self.closed.load(Ordering::Acquire) {
+            self.finish(job, Err(Error::closed("consumer")));
+        } else if job.grip.extending.is_some() {
+            let settler = self.clone();
+            self.tasks.spawn(async move {
+                let mut job = job;
+                let known = job.grip.settle_extension();
+                if settler.abort.run_until_cancelled(known).await.is_none() {
+                    settler.give_up(job);
+                } else {
+                    settler.dispatch(job);
+                }
+            });
+        } else {
+            self.dispatch(job);
+        }
+    }
+
+    fn dispatch(self: &Arc<Self>, job: Job) {
+        if job.how == Settlement::Ack {
+            if let Some(job) = self.enqueue(job) {
+                self.finish(job, Err(Error::closed("consumer")));
+            }
+            return;
+        }
+        let settler = self.clone();
+        self.tasks
+            .spawn(async move { settler.settle_one(job).await });
+    }
+
+    /// Gives the job back when everything is closed.
+    fn enqueue(self: &Arc<Self>, job: Job) -> Option<Job> {
+        let mut lines = self.lines();
+        if self.abort.is_cancelled() {
+            return Some(job);
+        }
+        let found = lines.iter().find(|it| {
+            Arc::ptr_eq(&it.connection, &job.grip.connection) && it.topic == job.grip.topic
+        });
+        if let Some(line) = found {
+            return line.jobs.send(job).err().map(|it| it.0);
+        }
+        let (jobs, queue) = mpsc::unbounded_channel();
+        let (topic, connection) = (job.grip.topic.clone(), job.grip.connection.clone());
+        self.tasks.spawn(
+            self.clone()
+                .run_line(topic.clone(), connection.clone(), queue),
+        );
+        let unsent = jobs.send(job).err().map(|it| it.0);
+        lines.push(Line {
+            topic,
+            connection,
+            jobs,
+        });
+        unsent
+    }
+
+    /// Answers a settlement, once.
+    fn finish(&self, job: Job, result: Result<(), Error>) {
+        if let Err(error) = &result {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            debug!(message_id = job.grip.message_id, how = ?job.how, error = %error, "not settled");
+        }
+        match job.reply {
+            Reply::To(reply) => drop(reply.send(result)),
+            Reply::Nobody => {}
+            Reply::Report => {
+                let mut reports = self.reports_queue();
+                if reports.len() >= REPORTS_MAX {
+                    reports.pop_front();
+                }
+                reports.push_back(Settled {
+                    lease: job.grip.id,
+                    message_id: job.grip.message_id,
+                    how: job.how,
+                    result,
+                });
+                drop(reports);
+                self.reported.notify_one();
+            }
+        }
+        self.pending.fetch_sub(1, Ordering::AcqRel);
+        self.progress.notify_waiters();
+    }
+
+    fn give_up(&self, job: Job) {
+        let error = Error::lease_expired(
+            format!(
+                "{:?} of message {} was not confirmed before the close",
+                job.how, job.grip.message_id
+            ),
+            None,
+        );
+        self.finish(job, Err(error));
+    }
+
+    async fn run_line(
+        self: Arc<Self>,
+        topic: Arc<str>,
+        connection: Arc<Connection>,
+        mut jobs: mpsc::UnboundedReceiver<Job>,
+    ) {
+        const TAKE_MAX: usize = 256;
+        let rpc = Rpc {
+            identity: self.instance.identity.clone(),
+            connection,
+        };
+        let mut queue = AckQueue::new();
+        let mut in_flight: FuturesUnordered<BoxFuture<'_, Vec<(Instant, Job)>>> =
+            FuturesUnordered::new();
+        let mut taken = Vec::new();
+        let mut open = true;
+        while open || !queue.is_empty() || !in_flight.is_empty() {
+            let hurry = !open || self.hurry.load(Ordering::Relaxed);
+            while let Some(batch) = queue.next_batch(Instant::now(), in_flight.len(), hurry) {
+                in_flight.push(Box::pin(self.ack(&rpc, &topic, batch)));
+            }
+            let wake_at = queue.wake_at(in_flight.len());
+            tokio::select! {
+                count = jobs.recv_many(&mut taken, TAKE_MAX), if open => {
+                    open = count > 0;
+                    let now = Instant::now();
+                    taken.drain(..).for_each(|job| queue.push(job, now));
+                }
+                Some(failed) = in_flight.next() => {
+                    failed.into_iter().for_each(|(at, job)| queue.push_later(job, at));
+                }
+                () = tokio::time::sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {}
+                () = self.abort.cancelled() => break,
+            }
+        }
+        // Gives up what is under way, see `Batch`.
+        drop(in_flight);
+        jobs.close();
+        while let Some(job) = jobs.recv().await {
+            queue.push(job, Instant::now());
+        }
+        queue.drain().for_each(|job| self.give_up(job));
+    }
+
+    /// One request; returns what is to be tried again, and when.
+    async fn ack(&self, rpc: &Rpc, topic: &Arc<str>, batch: Vec<Job>) -> Vec<(Instant, Job)> {
+        let batch = Batch {
+            settler: self,
+            jobs: batch,
+        };
+        let request = pb::AckMessageRequest {
+            group: Some(self.instance.resource(&self.group)),
+            topic: Some(self.instance.resource(topic)),
+            entries: batch
+                .jobs
+                .iter()
+                .map(|job| pb::AckMessageEntry {
+                    message_id: job.grip.message_id.clone(),
+                    receipt_handle: job.grip.hold.handle.clone(),
+                    lite_topic: None,
+                })
+                .collect(),
+        };
+        let subject = Subject {
+            topic: Some(topic),
+            group: Some(&self.group),
+        };
+        let timeout = self.instance.request_timeout();
+        let answer = rpc
+            .call_any(
+                "ack",
+                subject,
+                request,
+                timeout,
+                |mut stub, rq| async move { stub.ack_message(rq).await },
+            )
+            .await;
+        let jobs = batch.into_jobs();
+        let (answer, id) = match answer {
+            Ok(answered) => answered,
+            Err(error) => {
+                self.instance.react(rpc.connection.endpoints(), &error);
+                return jobs
+                    .into_iter()
+                    .filter_map(|job| self.after(job, Err(error.clone())))
+                    .collect();
+            }
+        };
+        let at = || rpc.at("ack", subject, id);
+        let whole = answer
+            .status
+            .unwrap_or_else(|| status(Code::InternalError, "no status"));
+        // Entries come in the order of the request; if not, they are found by their handles.
+        let mut entries: Vec<Option<pb::AckMessageResultEntry>> =
+            answer.entries.into_iter().map(Some).collect();
+        let mut again = Vec::new();
+        for (n, job) in jobs.into_iter().enumerate() {
+            let entry = take_entry(&mut entries, n, &job);
+            let found = entry
+                .and_then(|it| it.status)
+                .unwrap_or_else(|| whole.clone());
+            let result = if found.code == Code::Ok as i32 {
+                Ok(())
+            } else if found.code == Code::MultipleResults as i32 {
+                Err(Error::status(
+                    Code::InternalError as i32,
+                    "no result for this entry",
+                    at(),
+                ))
+            } else {
+                Err(Error::status(found.code, &found.message, at()))
+            };
+            if let Err(error) = &result {
+                self.instance.react(rpc.connection.endpoints(), error);
+            }
+            again.extend(self.after(job, result));
+        }
+        again
+    }
+
+    /// Answers the job, or says when it is tried again.
+    fn after(&self, mut job: Job, result: Result<(), Error>) -> Option<(Instant, Job)> {
+        let error = match result {
+            Ok(()) => {
+                self.finish(job, Ok(()));
+                return None;
+            }
+            Err(error) => error,
+        };
+        if error.is_receipt_expired() && job.ambiguous && job.wants_delivery() {
+            // The earlier try took effect; or else the lease ran out, which is the same in the end.
+            self.finish(job, Ok(()));
+            return None;
+        }
+        let delay = jitter(
+            RETRY_FIRST
+                .saturating_mul(1 << job.tries.min(8))
+                .min(RETRY_MAX),
+        );
+        let at = Instant::now() + delay;
+        if !error.is_retryable() {
+            self.finish(job, Err(error));
+            return None;
+        }
+        if at >= job.grip.hold.deadline {
+            let text = format!(
+                "the lease of message {} ran out before the server confirmed {:?}",
+                job.grip.message_id, job.how
+            );
+            self.finish(job, Err(Error::lease_expired(text, Some(error))));
+            return None;
+        }
+        job.tries += 1;
+        job.ambiguous |= error.may_be_stored();
+        Some((at, job))
+    }
+
+    async fn settle_one(self: Arc<Self>, job: Job) {
+        let mut job = job;
+        loop {
+            let Some(result) = self.abort.run_until_cancelled(self.try_one(&job)).await else {
+                return self.give_up(job);
+            };
+            let Some((at, again)) = self.after(job, result) else {
+                return;
+            };
+            job = again;
+            if self
+                .abort
+                .run_until_cancelled(tokio::time::sleep_until(at))
+                .await
+                .is_none()
+            {
+                return self.give_up(job);
+            }
+        }
+    }
+
+    async fn try_one(&self, job: &Job) -> Result<(), Error> {
+        let _slot = self
+            .requests
+            .acquire()
+            .await
+            .map_err(|_| Error::closed("consumer"))?;
+        let grip = &job.grip;
+        let rpc = Rpc {
+            identity: self.instance.identity.clone(),
+            connection: grip.connection.clone(),
+        };
+        let result = match job.how {
+            Settlement::RetryAfter(delay) => self
+                .change(&rpc, "retry", grip, delay.min(INVISIBLE_MAX))
+                .await
+                .map(drop),
+            Settlement::HandBack => self
+                .change(&rpc, "hand-back", grip, Duration::ZERO)
+                .await
+                .map(drop),
+            Settlement::DeadLetter => self.dead_letter(&rpc, grip).await,
+            Settlement::Ack => Ok(()),
+        };
+        if let Err(error) = &result {
+            self.instance.react(rpc.connection.endpoints(), error);
+        }
+        result
+    }
+
+    async fn change(
+        &self,
+        rpc: &Rpc,
+        operation: &'static str,
+        grip: &Grip,
+        invisible: Duration,
+    ) -> Result<String, Error> {
+        let hold = &grip.hold;
+        self.change_hold(
+            rpc,
+            operation,
+            &grip.topic,
+            &grip.message_id,
+            hold,
+            invisible,
+        )
+        .await
+    }
+
+    /// Returns the handle that replaces the one in `hold`.
+    async fn change_hold(
+        &self,
+        rpc: &Rpc,
+        operation: &'static str,
+        topic: &str,
+        message_id: &str,
+        hold: &Hold,
+        invisible: Duration,
+    ) -> Result<String, Error> {
+        let request = pb::ChangeInvisibleDurationRequest {
+            group: Some(self.instance.resource(&self.group)),
+            topic: Some(self.instance.resource(topic)),
+            receipt_handle: hold.handle.clone(),
+            invisible_duration: Some(convert::proto_duration(invisible)),
+            message_id: message_id.to_owned(),
+            ..Default::default()
+        };
+        let subject = Subject {
+            topic: Some(topic),
+            group: Some(&self.group),
+        };
+        let timeout = self.instance.request_timeout();
+        let answer = rpc
+            .call(
+                operation,
+                subject,
+                request,
+                timeout,
+                |mut stub, rq| async move { stub.change_invisible_duration(rq).await },
+            )
+            .await?;
+        Ok(answer.receipt_handle)
+    }
+
+    async fn dead_letter(&self, rpc: &Rpc, grip: &Grip) -> Result<(), Error> {
+        let max_attempts = self.instance.settings.borrow().max_attempts;
+        let request = pb::ForwardMessageToDeadLetterQueueRequest {
+            group: Some(self.instance.resource(&self.group)),
+            topic: Some(self.instance.resource(&grip.topic)),
+            receipt_handle: grip.hold.handle.clone(),
+            message_id: grip.message_id.clone(),
+            delivery_attempt: i32::try_from(grip.attempt).unwrap_or(i32::MAX),
+            max_delivery_attempts: i32::try_from(max_attempts).unwrap_or(i32::MAX),
+            lite_topic: None,
+        };
+        let subject = Subject {
+            topic: Some(&grip.topic),
+            group: Some(&self.group),
+        };
+        let timeout = self.instance.request_timeout();
+        rpc.call(
+            "dead letter",
+            subject,
+            request,
+            timeout,
+            |mut stub, rq| async move { stub.forward_message_to_dead_letter_queue(rq).await },
+        )
+        .await?;
+        Ok(())
+    }
+
+    async fn extend_hold(&self, it: Extension) -> Result<Hold, Error> {
+        let rpc = Rpc {
+            identity: self.instance.identity.clone(),
+            connection: it.connection,
+        };
+        let mut delay = RETRY_FIRST;
+        loop {
+            let asked_at = Instant::now();
+            let changed = self
+                .change_hold(
+                    &rpc,
+                    "extension",
+                    &it.topic,
+                    &it.message_id,
+                    &it.hold,
+                    it.by,
+                )
+                .await;
+            let error = match changed {
+                Ok(handle) => {
+                    // A server that names no new handle means the old one.
+                    let handle = if handle.is_empty() {
+                        it.hold.handle
+                    } else {
+                        handle
+                    };
+                    return Ok(Hold {
+                        handle,
+                        deadline: asked_at + it.by,
+                    });
+                }
+                Err(error) => error,
+            };
+            self.instance.react(rpc.connection.endpoints(), &error);
+            if !error.is_retryable() || Instant::now() + delay >= it.hold.deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(jitter(delay)).await;
+            delay = (delay * 2).min(RETRY_MAX);
+        }
+    }
+
+    async fn until(&self, done: impl Fn() -> bool) {
+        loop {
+            let progress = self.progress.notified();
+            tokio::pin!(progress);
+            progress.as_mut().enable();
+            if done() {
+                return;
+            }
+            progress.await;
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        self.closed.load(Ordering::Acquire) && self.pending() == 0
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Vec<Line>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reports_queue(&self) -> MutexGuard<'_, VecDeque<Settled>> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug)]
+struct Extension {
+    topic: Arc<str>,
+    message_id: String,
+    connection: Arc<Connection>,
+    hold: Hold,
+    by: Duration,
+}
+
+/// Acknowledgements under way: given up if the request is dropped without an answer.
+struct Batch<'a> {
+    settler: &'a Settler,
+    jobs: Vec<Job>,
+}
+
+impl Batch<'_> {
+    fn into_jobs(mut self) -> Vec<Job> {
+        std::mem::take(&mut self.jobs)
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        for job in self.jobs.drain(..) {
+            self.settler.give_up(job);
+        }
+    }
+}
+
+impl Job {
+    /// True if the message shall come again.
+    fn wants_delivery(&self) -> bool {
+        matches!(self.how, Settlement::RetryAfter(_) | Settlement::HandBack)
+    }
+}
+
+fn status(code: Code, message: &str) -> pb::Status {
+    pb::Status {
+        code: code.into(),
+        message: message.to_owned(),
+    }
+}
+
+fn take_entry(
+    entries: &mut [Option<pb::AckMessageResultEntry>],
+    n: usize,
+    job: &Job,
+) -> Option<pb::AckMessageResultEntry> {
+    let is_his = |it: &pb::AckMessageResultEntry| it.receipt_handle == job.grip.hold.handle;
+    if let Some(slot) = entries.get_mut(n)
+        && slot.as_ref().is_some_and(is_his)
+    {
+        return slot.take();
+    }
+    if let Some(slot) = entries
+        .iter_mut()
+        .find(|it| it.as_ref().is_some_and(is_his))
+    {
+        return slot.take();
+    }
+    // Some servers name the message only.
+    let named = |it: &pb::AckMessageResultEntry| {
+        it.receipt_handle.is_empty() && it.message_id == job.grip.message_id
+    };
+    entries
+        .iter_mut()
+        .find(|it| it.as_ref().is_some_and(named))?
+        .take()
+}

@@ -1,0 +1,499 @@
+//! The one error of this crate: opaque, with questions instead of variants.
+
+use std::{error::Error as StdError, fmt, sync::Arc};
+
+use rocketmq_proto::v2::Code;
+
+use crate::connect::Unreachable;
+
+/// Result of this crate's operations.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+type Source = Box<dyn StdError + Send + Sync>;
+
+/// Says what failed, where, and what to do about it; cheap to clone.
+///
+/// Display is one line about this level, `source()` has the causes. To react to a failure, ask the
+/// predicates; [`code`](Error::code) and [`request_id`](Error::request_id) are for reports.
+#[derive(Clone)]
+pub struct Error {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    kind: Kind,
+    message: String,
+    at: At,
+    maybe_stored: bool,
+    source: Option<Source>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A configuration that cannot work.
+    Config,
+    /// A message that the server would refuse, found before it was sent.
+    Invalid,
+    /// No connection, so the request did not leave.
+    Unreachable,
+    /// The connection was lost with the request under way.
+    Disconnected,
+    Timeout,
+    /// An answer that makes no sense.
+    Protocol,
+    /// The server refused the settings of this client.
+    Rejected,
+    UnknownGroup,
+    /// A status that the server sent.
+    Code(i32),
+    /// The lease ran out before the settlement was confirmed.
+    LeaseExpired,
+    Corrupted,
+    Closed,
+}
+
+/// What was asked, of whom, under which request id.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct At {
+    pub(crate) operation: &'static str,
+    pub(crate) topic: Option<String>,
+    pub(crate) group: Option<String>,
+    pub(crate) endpoint: Option<String>,
+    pub(crate) request_id: Option<String>,
+}
+
+// === impl Error ===
+
+impl Error {
+    /// True if the same call may succeed later without any change.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        match self.inner.kind {
+            Kind::Unreachable | Kind::Disconnected | Kind::Timeout => true,
+            Kind::Code(code) => match Code::try_from(code) {
+                Ok(Code::RequestTimeout | Code::TooManyRequests | Code::UnrecognizedClientType) => {
+                    true
+                }
+                Ok(
+                    Code::NotImplemented
+                    | Code::Unsupported
+                    | Code::VersionUnsupported
+                    | Code::VerifyFifoMessageUnsupported,
+                ) => false,
+                Ok(_) | Err(_) => (50_000..60_000).contains(&code),
+            },
+            Kind::Config
+            | Kind::Invalid
+            | Kind::Protocol
+            | Kind::Rejected
+            | Kind::UnknownGroup
+            | Kind::LeaseExpired
+            | Kind::Corrupted
+            | Kind::Closed => false,
+        }
+    }
+
+    /// True if a message whose sending failed may be stored and delivered nevertheless.
+    ///
+    /// Sending it again can then make a duplicate, under the same message id.
+    #[must_use]
+    pub fn may_be_stored(&self) -> bool {
+        self.inner.maybe_stored
+            || match self.inner.kind {
+                Kind::Disconnected | Kind::Timeout | Kind::Protocol => true,
+                Kind::Code(code) => {
+                    self.is_retryable()
+                        && code != Code::TooManyRequests as i32
+                        && code != Code::UnrecognizedClientType as i32
+                }
+                _ => false,
+            }
+    }
+
+    /// True if the topic does not exist. Display has the command that creates it.
+    #[must_use]
+    pub fn is_unknown_topic(&self) -> bool {
+        self.is_code(Code::TopicNotFound)
+    }
+
+    /// True if the consumer group does not exist. Display has the command that creates it.
+    #[must_use]
+    pub fn is_unknown_group(&self) -> bool {
+        self.inner.kind == Kind::UnknownGroup || self.is_code(Code::ConsumerGroupNotFound)
+    }
+
+    /// True if the topic takes another type of message than the one sent.
+    #[must_use]
+    pub fn is_wrong_topic_type(&self) -> bool {
+        self.is_code(Code::MessagePropertyConflictWithType)
+    }
+
+    /// True if the lease had run out or was replaced: the message will be delivered again.
+    #[must_use]
+    pub fn is_receipt_expired(&self) -> bool {
+        self.inner.kind == Kind::LeaseExpired || self.is_code(Code::InvalidReceiptHandle)
+    }
+
+    /// True if the server asks for fewer requests.
+    #[must_use]
+    pub fn is_throttled(&self) -> bool {
+        self.is_code(Code::TooManyRequests)
+    }
+
+    /// True if the server could not be reached, or was lost while it worked on the request.
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        matches!(self.inner.kind, Kind::Unreachable | Kind::Disconnected)
+    }
+
+    /// True if no answer came in time.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        self.inner.kind == Kind::Timeout
+    }
+
+    /// True if the arguments can never be right: a configuration, a message, a name.
+    #[must_use]
+    pub fn is_invalid(&self) -> bool {
+        matches!(self.inner.kind, Kind::Config | Kind::Invalid)
+    }
+
+    /// True if the client, producer or consumer was closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.inner.kind == Kind::Closed
+    }
+
+    /// Status code of the server, if it answered with one.
+    #[must_use]
+    pub fn code(&self) -> Option<i32> {
+        match self.inner.kind {
+            Kind::Code(code) => Some(code),
+            _ => None,
+        }
+    }
+
+    /// Id of the request, to be found in the server's logs.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&str> {
+        self.inner.at.request_id.as_deref()
+    }
+
+    /// Endpoints that were asked.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<&str> {
+        self.inner.at.endpoint.as_deref()
+    }
+
+    pub(crate) fn is_code(&self, code: Code) -> bool {
+        self.inner.kind == Kind::Code(code as i32)
+    }
+
+    pub(crate) fn config(message: impl Into<String>) -> Self {
+        Self::new(Kind::Config, message.into(), At::default(), None)
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(Kind::Invalid, message.into(), At::default(), None)
+    }
+
+    pub(crate) fn corrupted(message: impl Into<String>) -> Self {
+        Self::new(Kind::Corrupted, message.into(), At::default(), None)
+    }
+
+    pub(crate) fn closed(what: &str) -> Self {
+        Self::new(
+            Kind::Closed,
+            format!("the {what} is closed"),
+            At::default(),
+            None,
+        )
+    }
+
+    pub(crate) fn protocol(message: impl Into<String>, at: At) -> Self {
+        Self::new(Kind::Protocol, message.into(), at, None)
+    }
+
+    pub(crate) fn timeout(at: At, after: std::time::Duration) -> Self {
+        Self::new(
+            Kind::Timeout,
+            format!("no answer within {after:?}"),
+            at,
+            None,
+        )
+    }
+
+    pub(crate) fn lease_expired(message: impl Into<String>, last: Option<Self>) -> Self {
+        let at = last
+            .as_ref()
+            .map(|e| e.inner.at.clone())
+            .unwrap_or_default();
+        Self::new(
+            Kind::LeaseExpired,
+            message.into(),
+            at,
+            last.map(Source::from),
+        )
+    }
+
+    /// From a status inside an answer.
+    pub(crate) fn status(code: i32, message: &str, at: At) -> Self {
+        let name = Code::try_from(code).map_or("unknown code", |code| code.as_str_name());
+        Self::new(
+            Kind::Code(code),
+            format!("{name} ({code}): {}", one_line(message)),
+            at,
+            None,
+        )
+    }
+
+    /// From a failed gRPC call.
+    pub(crate) fn grpc(status: tonic::Status, at: At) -> Self {
+        use tonic::Code as Grpc;
+        let text = one_line(status.message());
+        // A status with a source was made on this side, by a connection that failed.
+        if status.source().is_some() {
+            let (kind, message) = if let Some(it) = cause::<Unreachable>(&status) {
+                (Kind::Unreachable, it.to_string())
+            } else if cause::<tonic::TimeoutExpired>(&status).is_some() {
+                (Kind::Timeout, "the deadline passed".to_owned())
+            } else {
+                (Kind::Disconnected, "the connection was lost".to_owned())
+            };
+            return Self::new(kind, message, at, Some(status.into()));
+        }
+        let (kind, message) = match status.code() {
+            Grpc::Unavailable | Grpc::Aborted | Grpc::Cancelled => (
+                Kind::Disconnected,
+                format!("the server is unavailable: {text}"),
+            ),
+            Grpc::DeadlineExceeded => (Kind::Timeout, "the deadline passed".to_owned()),
+            Grpc::ResourceExhausted => (
+                Kind::Code(Code::TooManyRequests as i32),
+                format!("too many requests: {text}"),
+            ),
+            Grpc::Unimplemented => (
+                Kind::Code(Code::NotImplemented as i32),
+                format!("not implemented: {text}"),
+            ),
+            Grpc::InvalidArgument if text.contains("group not found") => (Kind::UnknownGroup, text),
+            Grpc::InvalidArgument => (Kind::Rejected, text),
+            Grpc::NotFound => (Kind::Code(Code::NotFound as i32), text),
+            Grpc::Unauthenticated => (Kind::Code(Code::Unauthorized as i32), text),
+            Grpc::PermissionDenied => (Kind::Code(Code::Forbidden as i32), text),
+            _ => (
+                Kind::Code(Code::InternalError as i32),
+                format!("{}: {text}", status.code()),
+            ),
+        };
+        Self::new(kind, message, at, None)
+    }
+
+    /// The same failure, of a message that an earlier attempt may have stored.
+    pub(crate) fn after_maybe_stored(self, maybe_stored: bool) -> Self {
+        if !maybe_stored || self.inner.maybe_stored {
+            return self;
+        }
+        let Inner {
+            kind, message, at, ..
+        } = &*self.inner;
+        let (kind, message, at) = (*kind, message.clone(), at.clone());
+        let inner = Inner {
+            kind,
+            message,
+            at,
+            maybe_stored,
+            source: Some(Box::new(self)),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    fn new(kind: Kind, message: String, at: At, source: Option<Source>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                kind,
+                message,
+                at,
+                maybe_stored: false,
+                source,
+            }),
+        }
+    }
+
+    /// What to do about it, where there is one thing to do.
+    fn hint(&self) -> Option<String> {
+        let At { topic, group, .. } = &self.inner.at;
+        if self.is_unknown_topic() {
+            let topic = topic.as_deref().unwrap_or("<topic>");
+            return Some(format!(
+                "create it: mqadmin updateTopic -n <namesrv> -c <cluster> -t {topic} \
+                 -a +message.type=NORMAL"
+            ));
+        }
+        if self.is_unknown_group() {
+            let group = group.as_deref().unwrap_or("<group>");
+            return Some(format!(
+                "create it: mqadmin updateSubGroup -n <namesrv> -c <cluster> -g {group}"
+            ));
+        }
+        if self.is_wrong_topic_type() {
+            let topic = topic.as_deref().unwrap_or("<topic>");
+            return Some(format!(
+                "send another type of message, or create a topic of this type: mqadmin updateTopic \
+                 -n <namesrv> -c <cluster> -t {topic} -a +message.type=<NORMAL|FIFO|DELAY|TRANSACTION>"
+            ));
+        }
+        None
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { message, at, .. } = &*self.inner;
+        if !at.operation.is_empty() {
+            write!(f, "{} failed", at.operation)?;
+            if let Some(topic) = &at.topic {
+                write!(f, ", topic {topic}")?;
+            }
+            if let Some(group) = &at.group {
+                write!(f, ", group {group}")?;
+            }
+            if let Some(endpoint) = &at.endpoint {
+                write!(f, ", at {endpoint}")?;
+            }
+            f.write_str(": ")?;
+        }
+        f.write_str(message)?;
+        if let Some(hint) = self.hint() {
+            write!(f, "; {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner {
+            kind,
+            message,
+            at,
+            maybe_stored,
+            source,
+        } = &*self.inner;
+        f.debug_struct("Error")
+            .field("kind", kind)
+            .field("message", message)
+            .field("at", at)
+            .field("maybe_stored", maybe_stored)
+            .field("source", source)
+            .finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.inner
+            .source
+            .as_ref()
+            .map(|it| &**it as &(dyn StdError + 'static))
+    }
+}
+
+fn cause<E: StdError + 'static>(status: &tonic::Status) -> Option<&E> {
+    let mut next: Option<&(dyn StdError + 'static)> = Some(status);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// Servers put stack traces into their messages; the first line is the fact.
+fn one_line(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default().trim();
+    line.trim_end_matches('.').chars().take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(code: Code) -> Error {
+        let at = At {
+            topic: Some("t".to_owned()),
+            group: Some("g".to_owned()),
+            ..At::default()
+        };
+        Error::status(code as i32, "why.\n\tat java", at)
+    }
+
+    #[test]
+    fn codes_say_whether_a_repetition_helps_and_whether_the_message_may_be_stored() {
+        let cases = [
+            (Code::BadRequest, false, false),
+            (Code::TopicNotFound, false, false),
+            (Code::RequestTimeout, true, true),
+            (Code::TooManyRequests, true, false),
+            (Code::UnrecognizedClientType, true, false),
+            (Code::InternalServerError, true, true),
+            (Code::HaNotAvailable, true, true),
+            (Code::ProxyTimeout, true, true),
+            (Code::MasterPersistenceTimeout, true, true),
+            (Code::NotImplemented, false, false),
+            (Code::Unsupported, false, false),
+        ];
+        for (code, retryable, stored) in cases {
+            assert_eq!(of(code).is_retryable(), retryable, "{code:?}");
+            assert_eq!(of(code).may_be_stored(), stored, "{code:?}");
+        }
+        let unknown = |code| Error::status(code, "", At::default()).is_retryable();
+        assert!(unknown(50_999) && !unknown(40_999) && !unknown(1));
+    }
+
+    #[test]
+    fn unknown_topics_and_groups_come_with_the_command_that_creates_them() {
+        let topic = of(Code::TopicNotFound).to_string();
+        assert!(
+            topic.contains("mqadmin updateTopic -n <namesrv> -c <cluster> -t t "),
+            "{topic}"
+        );
+        let status = tonic::Status::invalid_argument("group not found: g");
+        let group = Error::grpc(
+            status,
+            At {
+                group: Some("g".to_owned()),
+                ..At::default()
+            },
+        );
+        assert!(group.is_unknown_group() && !group.is_retryable());
+        assert!(
+            group
+                .to_string()
+                .contains("updateSubGroup -n <namesrv> -c <cluster> -g g")
+        );
+    }
+
+    #[test]
+    fn messages_are_one_line() {
+        assert_eq!(of(Code::BadRequest).to_string(), "BAD_REQUEST (40000): why");
+    }
+
+    #[test]
+    fn an_earlier_attempt_that_may_be_stored_is_remembered() {
+        let last = of(Code::TooManyRequests).after_maybe_stored(true);
+        assert!(last.may_be_stored() && last.is_throttled());
+    }
+
+    #[test]
+    fn flow_control_of_grpc_counts_as_too_many_requests() {
+        let error = Error::grpc(
+            tonic::Status::resource_exhausted("flow limit"),
+            At::default(),
+        );
+        assert!(error.is_throttled() && error.is_retryable() && !error.may_be_stored());
+    }
+}

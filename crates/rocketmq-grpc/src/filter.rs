@@ -1,0 +1,96 @@
+//! Which messages of a topic a group wants.
+
+use rocketmq_proto::v2 as pb;
+
+use crate::Error;
+
+/// Which messages of a topic a group wants.
+///
+/// A group has one filter per topic on the server: all its members must use the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    kind: pb::FilterType,
+    expression: String,
+}
+
+impl Filter {
+    /// All messages.
+    #[must_use]
+    pub fn all() -> Self {
+        Self {
+            kind: pb::FilterType::Tag,
+            expression: "*".to_owned(),
+        }
+    }
+
+    /// Messages with one of the tags, written `a || b`; `*` is all.
+    #[must_use]
+    pub fn tags(expression: impl Into<String>) -> Self {
+        Self {
+            kind: pb::FilterType::Tag,
+            expression: expression.into(),
+        }
+    }
+
+    /// Messages whose properties meet a condition, as `price > 20 AND region = 'eu'`. The broker
+    /// must run with `enablePropertyFilter=true`.
+    #[must_use]
+    pub fn sql(condition: impl Into<String>) -> Self {
+        Self {
+            kind: pb::FilterType::Sql,
+            expression: condition.into(),
+        }
+    }
+
+    pub(crate) fn validate(&self, topic: &str) -> Result<(), Error> {
+        let blank = self.expression.trim().is_empty();
+        let holes = self.kind == pb::FilterType::Tag
+            && self.expression.split("||").any(|tag| tag.trim().is_empty());
+        if blank || holes || self.expression.chars().any(char::is_control) {
+            return Err(Error::config(format!(
+                "the filter {:?} of topic {topic} is neither `*`, nor tags joined with `||`, nor a \
+                 condition",
+                self.expression
+            )));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn to_proto(&self) -> pb::FilterExpression {
+        pb::FilterExpression {
+            r#type: self.kind.into(),
+            expression: self.expression.clone(),
+        }
+    }
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self::all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn expressions_with_holes_are_refused() {
+        for good in [
+            Filter::all(),
+            Filter::tags("a||b"),
+            Filter::tags(" a "),
+            Filter::sql("a > 1"),
+        ] {
+            good.validate("t").unwrap();
+        }
+        for bad in [
+            Filter::tags(""),
+            Filter::tags("a||"),
+            Filter::tags("||"),
+            Filter::sql(" "),
+        ] {
+            assert!(bad.validate("t").unwrap_err().is_invalid());
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! What a producer and a consumer have in common: an identity, sessions with every broker of their
+//! topics, and the routes of those topics.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::future::{join_all, try_join_all};
+use rocketmq_proto::v2 as pb;
+use tokio::{sync::watch, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, warn};
+
+use crate::{
+    Endpoints, Error, Filter, ServerSettings,
+    client::Shared,
+    convert,
+    identity::{Identity, VERSION},
+    route::Route,
+    rpc::{Rpc, Subject},
+    session::Session,
+};
+
+/// How long an unknown topic is not asked for again.
+const UNKNOWN_TOPIC_TTL: Duration = Duration::from_secs(1);
+/// How long the session with a broker that left all routes is kept: leases from it are settled.
+const SESSION_LINGER: Duration = Duration::from_secs(300);
+/// How long a good-bye may take when the deadline is further away.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// One registered client of the servers.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) role: Role,
+    pub(crate) settings: watch::Sender<ServerSettings>,
+    /// Ends the tasks below; cancelled after the good-bye.
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    sessions: Mutex<HashMap<Endpoints, Kept>>,
+    routes: Mutex<HashMap<String, Cached>>,
+    /// Held while a route is fetched, so that a hundred senders ask once.
+    fetching: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Role {
+    Producer {
+        topics: Mutex<BTreeSet<String>>,
+    },
+    Consumer {
+        group: String,
+        subscriptions: Vec<(String, Filter)>,
+    },
+}
+
+#[derive(Debug)]
+struct Kept {
+    session: Arc<Session>,
+    absent_since: Option<Instant>,
+}
+
+#[derive(Debug, Clone)]
+enum Cached {
+    Known(Arc<Route>),
+    Unknown { error: Error, since: Instant },
+}
+
+impl Instance {
+    pub(crate) fn start(shared: &Arc<Shared>, role: Role) -> Result<Arc<Self>, Error> {
+        shared.check_open()?;
+        let identity = Identity::new(&shared.config.name, &shared.config.namespace)?;
+        let instance = Arc::new(Self {
+            shared: shared.clone(),
+            identity: Arc::new(identity),
+            role,
+            settings: watch::Sender::new(ServerSettings::default()),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            sessions: Mutex::default(),
+            routes: Mutex::default(),
+            fetching: tokio::sync::Mutex::default(),
+        });
+        shared.register(&instance);
+        instance.tasks.spawn(instance.clone().refresh_routes());
+        Ok(instance)
+    }
+
+    pub(crate) fn request_timeout(&self) -> Duration {
+        self.shared.config.request_timeout
+    }
+
+    pub(crate) fn resource(&self, name: &str) -> pb::Resource {
+        pb::Resource {
+            resource_namespace: self.shared.config.namespace.clone(),
+            name: name.to_owned(),
+        }
+    }
+
+    pub(crate) fn group(&self) -> Option<&str> {
+        match &self.role {
+            Role::Producer { .. } => None,
+            Role::Consumer { group, .. } => Some(group),
+        }
+    }
+
+    pub(crate) fn check_open(&self) -> Result<(), Error> {
+        self.shared.check_open()?;
+        if self.stop.is_cancelled() {
+            return Err(Error::closed(match self.role {
+                Role::Producer { .. } => "producer",
+                Role::Consumer { .. } => "consumer",
+            }));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn rpc(&self, endpoints: &Endpoints) -> Result<Rpc, Error> {
+        let connection = self.shared.connection(endpoints)?;
+        Ok(Rpc {
+            identity: self.identity.clone(),
+            connection,
+        })
+    }
+
+    /// Cached, or fetched with its sessions ready.
+    pub(crate) async fn route(self: &Arc<Self>, topic: &str) -> Result<Arc<Route>, Error> {
+        if let Some(cached) = self.cached(topic) {
+            return cached;
+        }
+        let _one_at_a_time = self.fetching.lock().await;
+        if let Some(cached) = self.cached(topic) {
+            return cached;
+        }
+        self.check_open()?;
+        let route = match self.query_route(topic).await {
+            Ok(route) => Arc::new(route),
+            Err(error) => {
+                if error.is_unknown_topic() {
+                    let unknown = Cached::Unknown {
+                        error: error.clone(),
+                        since: Instant::now(),
+                    };
+                    self.routes().insert(topic.to_owned(), unknown);
+                }
+                return Err(error);
+            }
+        };
+        if self.register_topic(topic) {
+            self.resync_all();
+        }
+        let sessions = self.sessions_of(&route)?;
+        try_join_all(sessions.iter().map(|it| it.ready())).await?;
+        self.routes()
+            .insert(topic.to_owned(), Cached::Known(route.clone()));
+        Ok(route)
+    }
+
+    pub(crate) fn session(&self, endpoints: &Endpoints) -> Option<Arc<Session>> {
+        self.sessions().get(endpoints).map(|it| it.session.clone())
+    }
+
+    /// Sends the settings again where the server has forgotten them.
+    pub(crate) fn react(&self, endpoints: &Endpoints, error: &Error) {
+        if error.is_code(pb::Code::UnrecognizedClientType)
+            && let Some(session) = self.session(endpoints)
+        {
+            session.resync();
+        }
+    }
+
+    /// True while every session is up.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.sessions()
+            .values()
+            .all(|it| it.absent_since.is_some() || it.session.is_ready())
+    }
+
+    pub(crate) fn client_type(&self) -> pb::ClientType {
+        match self.role {
+            Role::Producer { .. } => pb::ClientType::Producer,
+            Role::Consumer { .. } => pb::ClientType::PushConsumer,
+        }
+    }
+
+    pub(crate) fn proto_settings(&self) -> pb::Settings {
+        use pb::settings::PubSub;
+        let pub_sub = match &self.role {
+            Role::Producer { topics } => {
+                let topics = topics.lock().unwrap_or_else(PoisonError::into_inner);
+                PubSub::Publishing(pb::Publishing {
+                    topics: topics.iter().map(|it| self.resource(it)).collect(),
+                    ..Default::default()
+                })
+            }
+            Role::Consumer {
+                group,
+                subscriptions,
+            } => PubSub::Subscription(pb::Subscription {
+                group: Some(self.resource(group)),
+                subscriptions: subscriptions
+                    .iter()
+                    .map(|(topic, filter)| pb::SubscriptionEntry {
+                        topic: Some(self.resource(topic)),
+                        expression: Some(filter.to_proto()),
+                    })
+                    .collect(),
+                ..Default::default()
+            }),
+        };
+        pb::Settings {
+            client_type: Some(self.client_type().into()),
+            access_point: Some(self.shared.access_point.to_proto()),
+            request_timeout: Some(convert::proto_duration(self.request_timeout())),
+            pub_sub: Some(pub_sub),
+            user_agent: Some(pb::Ua {
+                language: pb::Language::Rust.into(),
+                version: VERSION.to_owned(),
+                platform: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+                hostname: self.shared.config.name.clone(),
+            }),
+            ..Default::default()
+        }
+    }
+
+    /// Says good-bye to every broker, then ends sessions and tasks; all within `by`.
+    ///
+    /// The good-bye comes after the last settlement: the server gives back what is still held.
+    pub(crate) async fn close(&self, by: Instant) {
+        if !self.stop.is_cancelled() {
+            let goodbye_by = by.min(Instant::now() + GOODBYE_TIMEOUT);
+            let ready: Vec<_> = {
+                let sessions = self.sessions();
+                sessions
+                    .values()
+                    .filter(|it| it.session.is_ready())
+                    .map(|it| it.session.rpc())
+                    .collect()
+            };
+            let goodbyes = join_all(
+                ready
+                    .into_iter()
+                    .map(|rpc| self.say_goodbye(rpc, goodbye_by)),
+            );
+            if tokio::time::timeout_at(by, goodbyes).await.is_err() {
+                debug!(
+                    client_id = self.identity.client_id(),
+                    "no time left for a good-bye"
+                );
+            }
+            self.stop.cancel();
+        }
+        self.tasks.close();
+        if tokio::time::timeout_at(by, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            warn!(
+                client_id = self.identity.client_id(),
+                tasks = self.tasks.len(),
+                "tasks still run at the deadline of the close"
+            );
+        }
+    }
+
+    async fn say_goodbye(&self, rpc: Rpc, by: Instant) {
+        let request = pb::NotifyClientTerminationRequest {
+            group: self.group().map(|it| self.resource(it)),
+        };
+        let timeout = by.saturating_duration_since(Instant::now());
+        let subject = Subject {
+            group: self.group(),
+            ..Subject::default()
+        };
+        let call = rpc.call(
+            "client termination",
+            subject,
+            request,
+            timeout,
+            |mut stub, rq| async move { stub.notify_client_termination(rq).await },
+        );
+        if let Err(error) = call.await {
+            debug!(error = %error, "the server did not take the good-bye");
+        }
+    }
+
+    async fn query_route(&self, topic: &str) -> Result<Route, Error> {
+        let rpc = self.rpc(&self.shared.access_point)?;
+        let request = pb::QueryRouteRequest {
+            topic: Some(self.resource(topic)),
+            endpoints: Some(self.shared.access_point.to_proto()),
+        };
+        let subject = Subject {
+            topic: Some(topic),
+            ..Subject::default()
+        };
+        let timeout = self.request_timeout() + self.shared.config.connect_timeout;
+        let answer = rpc
+            .call(
+                "query of a route",
+                subject,
+                request,
+                timeout,
+                |mut stub, rq| async move { stub.query_route(rq).await },
+            )
+            .await?;
+        Ok(Route::from_proto(answer.message_queues))
+    }
+
+    /// True if a producer that has sent its settings did not name this topic in them.
+    fn register_topic(&self, topic: &str) -> bool {
+        match &self.role {
+            Role::Producer { topics } => topics
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(topic.to_owned()),
+            Role::Consumer { .. } => false,
+        }
+    }
+
+    fn resync_all(&self) {
+        for kept in self.sessions().values() {
+            kept.session.resync();
+        }
+    }
+
+    /// The sessions of a route; new ones are opened.
+    fn sessions_of(self: &Arc<Self>, route: &Route) -> Result<Vec<Arc<Session>>, Error> {
+        let mut of_route = Vec::new();
+        for endpoints in route.endpoints() {
+            let rpc = self.rpc(endpoints)?;
+            let mut sessions = self.sessions();
+            let kept = sessions.entry(endpoints.clone()).or_insert_with(|| Kept {
+                session: Session::open(self, rpc),
+                absent_since: None,
+            });
+            kept.absent_since = None;
+            of_route.push(kept.session.clone());
+        }
+        Ok(of_route)
+    }
+
+    fn cached(&self, topic: &str) -> Option<Result<Arc<Route>, Error>> {
+        match self.routes().get(topic)? {
+            Cached::Known(route) => Some(Ok(route.clone())),
+            Cached::Unknown { error, since } if since.elapsed() < UNKNOWN_TOPIC_TTL => {
+                Some(Err(error.clone()))
+            }
+            Cached::Unknown { .. } => None,
+        }
+    }
+
+    async fn refresh_routes(self: Arc<Self>) {
+        let interval = self.shared.config.route_refresh_interval;
+        while self
+            .stop
+            .run_until_cancelled(tokio::time::sleep(interval))
+            .await
+            .is_some()
+        {
+            let topics: Vec<_> = self.routes().keys().cloned().collect();
+            let refreshed = async {
+                for topic in topics {
+                    self.refresh_route(topic).await;
+                }
+            };
+            if self.stop.run_until_cancelled(refreshed).await.is_none() {
+                return;
+            }
+            self.drop_absent_sessions();
+        }
+    }
+
+    /// Keeps the old route if there is no new one.
+    async fn refresh_route(self: &Arc<Self>, topic: String) {
+        match self.query_route(&topic).await {
+            Ok(route) => {
+                if let Err(error) = self.sessions_of(&route) {
+                    warn!(topic, error = %error, "the route names endpoints that cannot be used");
+                    return;
+                }
+                self.routes().insert(topic, Cached::Known(Arc::new(route)));
+            }
+            Err(error) if error.is_unknown_topic() => {
+                warn!(topic, "the topic is gone from its route");
+                self.routes().remove(&topic);
+            }
+            Err(error) => debug!(topic, error = %error, "the route was not refreshed"),
+        }
+    }
+
+    fn drop_absent_sessions(&self) {
+        let present: BTreeSet<String> = {
+            let routes = self.routes();
+            let known = routes.values().filter_map(|it| match it {
+                Cached::Known(route) => Some(route),
+                Cached::Unknown { .. } => None,
+            });
+            known
+                .flat_map(|route| route.endpoints())
+                .map(ToString::to_string)
+                .collect()
+        };
+        let now = Instant::now();
+        self.sessions().retain(|endpoints, kept| {
+            if present.contains(&endpoints.to_string()) {
+                kept.absent_since = None;
+                return true;
+            }
+            let since = *kept.absent_since.get_or_insert(now);
+            let keep = now.duration_since(since) < SESSION_LINGER;
+            if !keep {
+                kept.session.end();
+            }
+            keep
+        });
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, HashMap<Endpoints, Kept>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn routes(&self) -> MutexGuard<'_, HashMap<String, Cached>> {
+        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,168 @@
+//! Bodies as they come: checked against their digest, then decompressed.
+
+use std::io::Read;
+
+use bytes::Bytes;
+use flate2::{
+    Crc,
+    read::{GzDecoder, ZlibDecoder},
+};
+use md5::{Digest as _, Md5};
+use rocketmq_proto::v2::{Digest, DigestType, Encoding};
+
+use crate::Error;
+
+/// Largest body after decompression: what is larger is an attack or a mistake.
+const DECOMPRESSED_BYTES_MAX: u64 = 256 << 20;
+
+/// The body as it was before compression, or why it cannot be trusted.
+pub(crate) fn decode(body: Bytes, digest: Option<&Digest>, encoding: i32) -> Result<Bytes, Error> {
+    // The digest is that of the bytes on the wire.
+    if let Some(digest) = digest {
+        check(&body, digest)?;
+    }
+    if encoding == Encoding::Gzip as i32 {
+        decompress(&body)
+    } else {
+        Ok(body)
+    }
+}
+
+/// Kinds of digest that this client does not compute pass, as in the official clients.
+fn check(body: &[u8], digest: &Digest) -> Result<(), Error> {
+    let found = match DigestType::try_from(digest.r#type) {
+        Ok(DigestType::Md5) => hex(&Md5::digest(body)),
+        Ok(DigestType::Crc32) => {
+            let mut crc = Crc::new();
+            crc.update(body);
+            // Without leading zeroes: this is how Java writes it.
+            format!("{:X}", crc.sum())
+        }
+        Ok(DigestType::Sha1 | DigestType::Unspecified) | Err(_) => return Ok(()),
+    };
+    if found.eq_ignore_ascii_case(&digest.checksum) {
+        return Ok(());
+    }
+    Err(Error::corrupted(format!(
+        "the body has digest {found}, its sender said {:?}",
+        digest.checksum
+    )))
+}
+
+/// Servers call every compression GZIP, so the first bytes decide.
+fn decompress(body: &[u8]) -> Result<Bytes, Error> {
+    let mut plain = Vec::new();
+    let limit = DECOMPRESSED_BYTES_MAX + 1;
+    let result = match body {
+        [0x1f, 0x8b, ..] => GzDecoder::new(body).take(limit).read_to_end(&mut plain),
+        [0x78, ..] => ZlibDecoder::new(body).take(limit).read_to_end(&mut plain),
+        [0x04, 0x22, 0x4d, 0x18, ..] => return Err(unsupported("LZ4")),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => return Err(unsupported("zstd")),
+        _ => return Err(unsupported("an unknown method")),
+    };
+    if let Err(error) = result {
+        return Err(Error::corrupted(format!(
+            "the body cannot be decompressed: {error}"
+        )));
+    }
+    if plain.len() as u64 > DECOMPRESSED_BYTES_MAX {
+        return Err(Error::corrupted(format!(
+            "the body has more than {DECOMPRESSED_BYTES_MAX} bytes when decompressed"
+        )));
+    }
+    Ok(plain.into())
+}
+
+fn unsupported(method: &str) -> Error {
+    Error::corrupted(format!(
+        "the body is compressed with {method}, gzip and zlib are supported"
+    ))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02X}");
+            text
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::{Compression, write};
+
+    use super::*;
+
+    fn digest(kind: DigestType, checksum: &str) -> Digest {
+        Digest {
+            r#type: kind.into(),
+            checksum: checksum.to_owned(),
+        }
+    }
+
+    fn plain(body: &'static [u8], digest: &Digest) -> Result<Bytes, Error> {
+        decode(
+            Bytes::from_static(body),
+            Some(digest),
+            Encoding::Identity.into(),
+        )
+    }
+
+    #[test]
+    fn digests_are_compared_as_java_writes_them() {
+        let md5 = digest(DigestType::Md5, "900150983CD24FB0D6963F7D28E17F72");
+        assert_eq!(plain(b"abc", &md5).unwrap(), "abc");
+        assert!(plain(b"abd", &md5).is_err());
+        assert_eq!(
+            plain(b"abc", &digest(DigestType::Crc32, "352441C2")).unwrap(),
+            "abc"
+        );
+        // The CRC of this one begins with a zero.
+        let mut crc = Crc::new();
+        let body: &[u8] = &(0_u16..)
+            .map(|n| n.to_be_bytes())
+            .find(|it| {
+                crc.reset();
+                crc.update(it);
+                crc.sum() < 0x1000_0000
+            })
+            .unwrap();
+        let checksum = digest(DigestType::Crc32, &format!("{:X}", crc.sum()));
+        assert!(checksum.checksum.len() < 8);
+        decode(Bytes::copy_from_slice(body), Some(&checksum), 1).unwrap();
+        assert_eq!(
+            plain(b"abc", &digest(DigestType::Unspecified, "")).unwrap(),
+            "abc"
+        );
+    }
+
+    #[test]
+    fn gzip_and_zlib_are_told_apart_by_their_first_bytes() {
+        let mut gzip = write::GzEncoder::new(Vec::new(), Compression::default());
+        gzip.write_all(b"hello").unwrap();
+        let mut zlib = write::ZlibEncoder::new(Vec::new(), Compression::default());
+        zlib.write_all(b"hello").unwrap();
+        for wire in [gzip.finish().unwrap(), zlib.finish().unwrap()] {
+            let md5 = digest(DigestType::Md5, &hex(&Md5::digest(&wire)));
+            let body = Bytes::from(wire.clone());
+            assert_eq!(
+                decode(body, Some(&md5), Encoding::Gzip.into()).unwrap(),
+                "hello"
+            );
+            let cut = Bytes::copy_from_slice(&wire[..wire.len() - 6]);
+            assert!(decode(cut, None, Encoding::Gzip.into()).is_err());
+        }
+    }
+
+    #[test]
+    fn other_methods_are_named() {
+        let zstd = Bytes::from_static(&[0x28, 0xb5, 0x2f, 0xfd, 0]);
+        let error = decode(zstd, None, Encoding::Gzip.into()).unwrap_err();
+        assert!(error.to_string().contains("zstd"), "{error}");
+        assert!(decode(Bytes::new(), None, Encoding::Gzip.into()).is_err());
+    }
+}

@@ -1,0 +1,218 @@
+//! What the server refuses, found before a round trip and explained better than it does.
+
+use std::collections::HashMap;
+
+use crate::Error;
+
+const NAME_MAX: usize = 127;
+const PROPERTIES_MAX: usize = 128;
+/// Of properties, tag and keys together.
+const PROPERTY_BYTES_MAX: usize = 16 << 10;
+
+/// Names of properties that the server keeps for itself.
+const RESERVED: &[&str] = &[
+    "TRACE_ON",
+    "MSG_REGION",
+    "KEYS",
+    "TAGS",
+    "WAIT",
+    "DELAY",
+    "RETRY_TOPIC",
+    "REAL_TOPIC",
+    "REAL_QID",
+    "TRAN_MSG",
+    "PGROUP",
+    "MIN_OFFSET",
+    "MAX_OFFSET",
+    "BUYER_ID",
+    "ORIGIN_MESSAGE_ID",
+    "TRANSFER_FLAG",
+    "CORRECTION_FLAG",
+    "MQ2_FLAG",
+    "RECONSUME_TIME",
+    "UNIQ_KEY",
+    "MAX_RECONSUME_TIMES",
+    "CONSUME_START_TIME",
+    "POP_CK",
+    "POP_CK_OFFSET",
+    "1ST_POP_TIME",
+    "TRAN_PREPARED_QUEUE_OFFSET",
+    "DUP_INFO",
+    "EXTEND_UNIQ_INFO",
+    "INSTANCE_ID",
+    "CORRELATION_ID",
+    "REPLY_TO_CLIENT",
+    "TTL",
+    "ARRIVE_TIME",
+    "PUSH_REPLY_TIME",
+    "CLUSTER",
+    "MSG_TYPE",
+    "INNER_MULTI_QUEUE_OFFSET",
+    "TIMER_DELAY_MS",
+    "TIMER_DELAY_SEC",
+    "TIMER_DELIVER_MS",
+    "TIMER_ENQUEUE_MS",
+    "TIMER_DEQUEUE_MS",
+    "TIMER_ROLL_TIMES",
+    "TIMER_OUT_MS",
+    "TIMER_DEL_UNIQKEY",
+    "TIMER_DELAY_LEVEL",
+    "__BORNHOST",
+    "BORN_TIMESTAMP",
+    "DLQ_ORIGIN_TOPIC",
+    "DLQ_ORIGIN_MESSAGE_ID",
+    "__CRC32#",
+    // Not refused, but used by the server: what a user puts there is lost or does harm.
+    "__SHARDINGKEY",
+    "TRACE_CONTEXT",
+    "CHECK_IMMUNITY_TIME_IN_SECONDS",
+    "__transactionId__",
+    "INNER_NUM",
+    "INNER_BASE",
+    "INNER_MULTI_DISPATCH",
+    "_SYS_MSG_PRIORITY_",
+    "__LITE_TOPIC",
+];
+const RESERVED_PREFIX: &str = "__RMQ.TRANSIENT.";
+
+/// Of a topic or a group.
+pub(crate) fn name(what: &str, name: &str) -> Result<(), Error> {
+    let allowed = |it: char| it.is_ascii_alphanumeric() || "%|_-".contains(it);
+    if name.is_empty() || name.len() > NAME_MAX || !name.chars().all(allowed) {
+        return Err(Error::invalid(format!(
+            "{what} {name:?} is no name: 1 to {NAME_MAX} letters, digits, `_`, `-`, `%`, `|`"
+        )));
+    }
+    Ok(())
+}
+
+pub(super) fn body(topic: &str, bytes: usize, bytes_max: usize) -> Result<(), Error> {
+    if bytes == 0 {
+        return Err(Error::invalid(format!(
+            "a message for {topic} has an empty body"
+        )));
+    }
+    if bytes > bytes_max {
+        return Err(Error::invalid(format!(
+            "a message for {topic} has a body of {bytes} bytes, the server takes {bytes_max}"
+        )));
+    }
+    Ok(())
+}
+
+pub(super) fn properties(
+    topic: &str,
+    tag: Option<&str>,
+    keys: &[String],
+    properties: &HashMap<String, String>,
+) -> Result<(), Error> {
+    if let Some(tag) = tag {
+        text(topic, "tag", tag)?;
+        if tag.contains('|') {
+            return Err(Error::invalid(format!(
+                "tag {tag:?} of a message for {topic} has a `|`"
+            )));
+        }
+    }
+    for key in keys {
+        text(topic, "key", key)?;
+    }
+    if properties.len() > PROPERTIES_MAX {
+        return Err(Error::invalid(format!(
+            "a message for {topic} has {} properties, the server takes {PROPERTIES_MAX}",
+            properties.len()
+        )));
+    }
+    let mut bytes = tag.map_or(0, str::len) + keys.iter().map(String::len).sum::<usize>();
+    for (name, value) in properties {
+        text(topic, "name of a property", name)?;
+        text(topic, &format!("property {name:?}"), value)?;
+        if RESERVED.contains(&name.as_str()) || name.starts_with(RESERVED_PREFIX) {
+            return Err(Error::invalid(format!(
+                "property {name:?} of a message for {topic} is the server's own name"
+            )));
+        }
+        bytes += name.len() + value.len();
+    }
+    if bytes > PROPERTY_BYTES_MAX {
+        return Err(Error::invalid(format!(
+            "properties, tag and keys of a message for {topic} have {bytes} bytes together, the \
+             server takes {PROPERTY_BYTES_MAX}"
+        )));
+    }
+    Ok(())
+}
+
+/// The store separates properties with control characters, and drops blank ones.
+fn text(topic: &str, what: &str, text: &str) -> Result<(), Error> {
+    if text.trim().is_empty() {
+        return Err(Error::invalid(format!(
+            "a message for {topic} has a blank {what}"
+        )));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(Error::invalid(format!(
+            "{what} of a message for {topic} has a control character: {text:?}"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Message;
+
+    const BODY_MAX: usize = 4 << 20;
+
+    fn refused(message: &Message) -> String {
+        let error = message.validate(BODY_MAX).unwrap_err();
+        assert!(error.is_invalid() && !error.is_retryable() && !error.may_be_stored());
+        error.to_string()
+    }
+
+    #[test]
+    fn limits_are_those_of_the_server() {
+        let value = "x".repeat(PROPERTY_BYTES_MAX - 1);
+        Message::new("t", vec![0; BODY_MAX])
+            .validate(BODY_MAX)
+            .unwrap();
+        Message::new("%DLQ%g", "b")
+            .tag("t")
+            .key("a b")
+            .validate(BODY_MAX)
+            .unwrap();
+        Message::new("t", "b")
+            .property("k", &value)
+            .validate(BODY_MAX)
+            .unwrap();
+        assert!(refused(&Message::new("t", "b").property("k", value).key("k")).contains("16385"));
+        assert!(refused(&Message::new("t", vec![0; BODY_MAX + 1])).contains("4194305 bytes"));
+        assert!(refused(&Message::new("t", "")).contains("empty body"));
+        let mut many = Message::new("t", "b");
+        for n in 0..=PROPERTIES_MAX {
+            many = many.property(n.to_string(), "v");
+        }
+        assert!(refused(&many).contains("129 properties"));
+    }
+
+    #[test]
+    fn names_and_texts_that_the_store_cannot_keep_are_refused() {
+        for topic in ["", "a.b", "a b", "tö", &"x".repeat(128)] {
+            assert!(refused(&Message::new(topic, "b")).contains("no name"));
+        }
+        assert!(refused(&Message::new("t", "b").tag("a|b")).contains("`|`"));
+        assert!(refused(&Message::new("t", "b").tag(" ")).contains("blank tag"));
+        assert!(refused(&Message::new("t", "b").key("a\u{1}")).contains("control character"));
+        assert!(refused(&Message::new("t", "b").property("k", "")).contains("blank"));
+        assert!(refused(&Message::new("t", "b").property("TTL", "1")).contains("own name"));
+        assert!(
+            refused(&Message::new("t", "b").property("__RMQ.TRANSIENT.x", "1")).contains("own")
+        );
+        Message::new("t", "b")
+            .property("ttl", "1")
+            .property("ключ", "😱")
+            .validate(9)
+            .unwrap();
+    }
+}

@@ -1,0 +1,75 @@
+//! A message as it was received.
+
+use std::{collections::HashMap, sync::Arc, time::SystemTime};
+
+use bytes::Bytes;
+use rocketmq_proto::v2 as pb;
+
+use crate::convert;
+
+/// A received message: what its sender wrote, and what the server knows of it.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct MessageView {
+    /// Chosen by the sender; the same for every delivery of the message.
+    pub id: String,
+    /// Topic that it was received from.
+    pub topic: Arc<str>,
+    /// Body, decompressed, its digest checked.
+    pub body: Bytes,
+    /// Properties that the sender set.
+    pub properties: HashMap<String, String>,
+    /// Tag that the sender set.
+    pub tag: Option<String>,
+    /// Keys that the sender set.
+    pub keys: Vec<String>,
+    /// Message group within which messages are ordered, on FIFO topics.
+    pub group: Option<String>,
+    /// Number of this delivery, from 1.
+    pub attempt: u32,
+    /// When the sender made it.
+    pub born_at: Option<SystemTime>,
+    /// Host that sent it.
+    pub born_host: String,
+    /// When the broker stored it.
+    pub stored_at: Option<SystemTime>,
+    /// When a delayed message was due.
+    pub deliver_at: Option<SystemTime>,
+    /// Broker that stores it.
+    pub broker: Arc<str>,
+    /// Queue on that broker.
+    pub queue_id: i32,
+    /// Place in that queue.
+    pub queue_offset: i64,
+}
+
+impl MessageView {
+    /// With an empty body; the receipt handle goes to the lease.
+    pub(crate) fn from_proto(
+        system: pb::SystemProperties,
+        properties: HashMap<String, String>,
+        topic: Arc<str>,
+        broker: Arc<str>,
+    ) -> Self {
+        let attempt = system
+            .delivery_attempt
+            .and_then(|it| u32::try_from(it).ok());
+        Self {
+            id: system.message_id,
+            topic,
+            body: Bytes::new(),
+            properties,
+            tag: system.tag.filter(|it| !it.is_empty()),
+            keys: system.keys,
+            group: system.message_group,
+            attempt: attempt.unwrap_or(1).max(1),
+            born_at: system.born_timestamp.as_ref().and_then(convert::time),
+            born_host: system.born_host,
+            stored_at: system.store_timestamp.as_ref().and_then(convert::time),
+            deliver_at: system.delivery_timestamp.as_ref().and_then(convert::time),
+            broker,
+            queue_id: system.queue_id,
+            queue_offset: system.queue_offset.unwrap_or_default(),
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! A session: the telemetry stream with one broker, over which client and server exchange settings
+//! and the server sends commands; and the heartbeats beside it.
+//!
+//! The server refuses most requests of a client whose settings it does not know. So a session is
+//! ready when the server has answered the settings, they are sent anew on every new stream, and
+//! whoever is told UNRECOGNIZED_CLIENT_TYPE asks for a [`resync`](Session::resync).
+
+mod heartbeat;
+
+use std::{sync::Arc, time::Duration};
+
+use rocketmq_proto::v2::{self as pb, telemetry_command::Command};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::Instant,
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::{
+    Error,
+    backoff::Backoff,
+    instance::Instance,
+    rpc::{Rpc, Subject},
+};
+
+/// Commands of ours that wait for the stream to take them.
+const COMMANDS_MAX: usize = 16;
+/// How long the server may take to answer the settings, beside the request timeout.
+const SETTINGS_GRACE: Duration = Duration::from_secs(3);
+/// Settings are not sent more often than that, whoever asks.
+const RESYNC_INTERVAL: Duration = Duration::from_secs(1);
+/// Settings are sent that often anyway, as official clients do.
+const RESYNC_PERIOD: Duration = Duration::from_secs(300);
+const RENEWED_DELAY: Duration = Duration::from_millis(100);
+const RECONNECT_FIRST: Duration = Duration::from_secs(1);
+const RECONNECT_MAX: Duration = Duration::from_secs(30);
+/// How long the server may take to end its half of the stream.
+const FAREWELL_MAX: Duration = Duration::from_millis(200);
+
+#[derive(Debug)]
+pub(crate) struct Session {
+    rpc: Rpc,
+    health: watch::Sender<Health>,
+    resync: Notify,
+    ended: CancellationToken,
+}
+
+#[derive(Debug, Clone)]
+enum Health {
+    Connecting,
+    Ready,
+    /// Another attempt follows.
+    Broken(Error),
+}
+
+/// Why a stream is over.
+enum Over {
+    Ended,
+    /// To be opened again at once: the connection was replaced.
+    Renewed,
+    Failed(Error),
+}
+
+impl Session {
+    /// Opens the stream and keeps it open until the instance stops.
+    pub(crate) fn open(instance: &Arc<Instance>, rpc: Rpc) -> Arc<Self> {
+        let session = Arc::new(Self {
+            rpc,
+            health: watch::Sender::new(Health::Connecting),
+            resync: Notify::new(),
+            ended: instance.stop.child_token(),
+        });
+        instance.tasks.spawn(session.clone().run(instance.clone()));
+        instance
+            .tasks
+            .spawn(heartbeat::run(session.clone(), instance.clone()));
+        session
+    }
+
+    pub(crate) fn rpc(&self) -> Rpc {
+        self.rpc.clone()
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        matches!(*self.health.borrow(), Health::Ready)
+    }
+
+    /// Returns when the server has answered the settings, or why it did not at the last attempt.
+    pub(crate) async fn ready(&self) -> Result<(), Error> {
+        let mut health = self.health.subscribe();
+        let settled = health
+            .wait_for(|it| !matches!(it, Health::Connecting))
+            .await;
+        match settled.as_deref() {
+            Ok(Health::Ready) => Ok(()),
+            Ok(Health::Broken(error)) => Err(error.clone()),
+            Ok(Health::Connecting) | Err(_) => Err(Error::closed("session")),
+        }
+    }
+
+    /// Returns when the session is ready, or with an error that does not pass by itself.
+    pub(crate) async fn ready_or_refused(&self) -> Result<(), Error> {
+        let mut health = self.health.subscribe();
+        let found = health
+            .wait_for(|it| match it {
+                Health::Connecting => false,
+                Health::Ready => true,
+                Health::Broken(error) => !error.is_retryable(),
+            })
+            .await;
+        match found.as_deref() {
+            Ok(Health::Broken(error)) => Err(error.clone()),
+            Ok(Health::Ready | Health::Connecting) => Ok(()),
+            Err(_) => Err(Error::closed("session")),
+        }
+    }
+
+    /// Sends the settings again, soon.
+    pub(crate) fn resync(&self) {
+        self.resync.notify_one();
+    }
+
+    pub(crate) fn end(&self) {
+        self.ended.cancel();
+    }
+
+    async fn run(self: Arc<Self>, instance: Arc<Instance>) {
+        let mut backoff = Backoff::new(RECONNECT_FIRST, RECONNECT_MAX);
+        loop {
+            let over = self.stream(&instance).await;
+            let was_ready = self.is_ready();
+            if was_ready {
+                backoff.reset();
+            }
+            let error = match over {
+                Over::Ended => return,
+                Over::Renewed => {
+                    self.health.send_replace(Health::Connecting);
+                    // Bounds the pace at which a server can make us connect anew.
+                    tokio::time::sleep(RENEWED_DELAY).await;
+                    continue;
+                }
+                Over::Failed(error) => error,
+            };
+            let delay = backoff.next_delay();
+            let endpoint = self.endpoint();
+            let retry_in_ms = delay.as_millis();
+            if was_ready {
+                warn!(endpoint, error = %error, retry_in_ms, "session lost");
+            } else {
+                debug!(endpoint, error = %error, retry_in_ms, "session not established");
+            }
+            self.health.send_replace(Health::Broken(error));
+            if self
+                .ended
+                .run_until_cancelled(tokio::time::sleep(delay))
+                .await
+                .is_none()
+            {
+                return;
+            }
+        }
+    }
+
+    /// One stream from its first command to its end.
+    async fn stream(&self, instance: &Instance) -> Over {
+        let mut generation = self.rpc.connection.generation();
+        generation.mark_unchanged();
+        let (commands, to_server) = mpsc::channel(COMMANDS_MAX);
+        let (request, id) = self.rpc.request(ReceiverStream::new(to_server), None);
+        let at = || {
+            self.rpc.at(
+                "telemetry",
+                Subject {
+                    group: instance.group(),
+                    ..Subject::default()
+                },
+                id,
+            )
+        };
+        if commands.try_send(settings(instance)).is_err() {
+            return Over::Failed(Error::protocol("the stream takes no settings", at()));
+        }
+
+        let patience = SETTINGS_GRACE + instance.request_timeout();
+        let mut answer_by = Instant::now() + patience;
+        let mut answered = false;
+        let mut stub = self.rpc.stub();
+        let mut stream = tokio::select! {
+            () = self.ended.cancelled() => return Over::Ended,
+            opened = tokio::time::timeout_at(answer_by, stub.telemetry(request)) => match opened {
+                Ok(Ok(opened)) => opened.into_inner(),
+                Ok(Err(status)) => return Over::Failed(Error::grpc(status, at())),
+                Err(_) => return Over::Failed(Error::timeout(at(), patience)),
+            },
+        };
+
+        let mut sent_at = Instant::now();
+        loop {
+            // A request to resync within the interval is kept by the Notify until it is over.
+            let may_resync = answered && sent_at.elapsed() >= RESYNC_INTERVAL;
+            tokio::select! {
+                () = self.ended.cancelled() => {
+                    drop(commands);
+                    let rest = async { while let Ok(Some(_)) = stream.message().await {} };
+                    let _ = tokio::time::timeout(FAREWELL_MAX, rest).await;
+                    return Over::Ended;
+                }
+                _ = generation.changed() => return Over::Renewed,
+                item = stream.message() => match item {
+                    Ok(Some(command)) => {
+                        if let Some(Command::Settings(settings)) = &command.command {
+                            instance.settings.send_modify(|it| it.apply(settings));
+                            if !answered {
+                                answered = true;
+                                self.now_ready();
+                            }
+                        } else if !self.obey(command, &commands) {
+                            return Over::Renewed;
+                        }
+                    }
+                    Ok(None) => {
+                        return Over::Failed(Error::grpc(
+                            tonic::Status::unavailable("the server ended the stream"), at()));
+                    }
+                    Err(status) => return Over::Failed(Error::grpc(status, at())),
+                },
+                () = tokio::time::sleep_until(answer_by), if !answered => {
+                    return Over::Failed(Error::timeout(at(), patience));
+                }
+                () = self.resync.notified(), if may_resync => {
+                    if commands.try_send(settings(instance)).is_err() {
+                        return Over::Failed(Error::grpc(
+                            tonic::Status::unavailable("the server reads no commands"), at()));
+                    }
+                    sent_at = Instant::now();
+                    answer_by = sent_at + patience;
+                }
+                () = tokio::time::sleep_until(sent_at + RESYNC_INTERVAL), if !may_resync && answered => {}
+                () = tokio::time::sleep_until(sent_at + RESYNC_PERIOD) => self.resync.notify_one(),
+            }
+        }
+    }
+
+    fn now_ready(&self) {
+        self.rpc.connection.set_isolated(false);
+        let before = self.health.send_replace(Health::Ready);
+        let endpoint = self.endpoint();
+        let client_id = self.rpc.identity.client_id();
+        match before {
+            Health::Connecting | Health::Ready => debug!(endpoint, client_id, "session ready"),
+            Health::Broken(_) => info!(endpoint, client_id, "session restored"),
+        }
+    }
+
+    /// False if the stream is to be opened anew.
+    fn obey(
+        &self,
+        command: pb::TelemetryCommand,
+        commands: &mpsc::Sender<pb::TelemetryCommand>,
+    ) -> bool {
+        let unsupported = || {
+            Some(pb::Status {
+                code: pb::Code::Unsupported.into(),
+                message: "not supported by this client".to_owned(),
+            })
+        };
+        let answer = match command.command {
+            Some(Command::ReconnectEndpointsCommand(_)) => {
+                info!(
+                    endpoint = self.endpoint(),
+                    "the server asks to connect anew"
+                );
+                self.rpc.connection.renew(true);
+                return false;
+            }
+            Some(Command::PrintThreadStackTraceCommand(it)) => {
+                Command::ThreadStackTrace(pb::ThreadStackTrace {
+                    nonce: it.nonce,
+                    thread_stack_trace: None,
+                })
+            }
+            Some(Command::VerifyMessageCommand(it)) => {
+                Command::VerifyMessageResult(pb::VerifyMessageResult { nonce: it.nonce })
+            }
+            // Unknown to us or none of a plain producer's and consumer's business.
+            Some(_) | None => return true,
+        };
+        let answer = pb::TelemetryCommand {
+            status: unsupported(),
+            command: Some(answer),
+        };
+        if commands.try_send(answer).is_err() {
+            debug!(
+                endpoint = self.endpoint(),
+                "the server reads no answers to its commands"
+            );
+        }
+        true
+    }
+
+    fn endpoint(&self) -> String {
+        self.rpc.connection.endpoints().to_string()
+    }
+}
+
+fn settings(instance: &Instance) -> pb::TelemetryCommand {
+    pb::TelemetryCommand {
+        status: None,
+        command: Some(Command::Settings(instance.proto_settings())),
+    }
+}
