@@ -104,7 +104,7 @@ impl DevBroker {
     }
 
     /// The same as [`DevBroker::start`] for constructors: it needs no runtime until somebody
-    /// connects.
+    /// connects. The runtime of the first connection then keeps the broker's time.
     #[must_use]
     pub fn in_memory() -> Self {
         Self::new(State::default(), None)

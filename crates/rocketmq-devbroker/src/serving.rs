@@ -23,6 +23,9 @@ use crate::{
 
 /// Streams on one connection; every waiting receive is one.
 const MAX_STREAMS: u32 = 10_000;
+/// Calls that a client may give up in one go: hyper's default of 20 would cut the connection of a
+/// consumer that cancels all its receives.
+const MAX_PENDING_RESETS: usize = 10_000;
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// What the real server takes in one message.
@@ -113,6 +116,7 @@ impl Serving {
         let connection = http2::Builder::new(self.tasks.clone())
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
+            .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .serve_connection(TokioIo::new(io), service);

@@ -124,6 +124,10 @@ impl Cursor {
         }
     }
 
+    pub(crate) fn is_ordered(&self) -> bool {
+        matches!(self.mode, Mode::Ordered(_))
+    }
+
     pub(crate) fn take(
         &mut self,
         now: Timestamp,

@@ -56,8 +56,10 @@ impl State {
         let timers = &mut self.timers;
         let cursor = find(self.cursors.get_mut(handle.cursor), topic, group)?;
         cursor.ack(now, &handle, timers)?;
-        // The rest of an ordered queue may be free now.
-        self.ready.insert(Arc::clone(&cursor.topic));
+        if cursor.is_ordered() {
+            // The rest of the queue may be free now.
+            self.ready.insert(Arc::clone(&cursor.topic));
+        }
         Ok(())
     }
 

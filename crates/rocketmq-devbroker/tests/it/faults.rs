@@ -206,3 +206,25 @@ async fn the_broker_ends_with_its_last_handle() {
     let end = tokio::time::timeout(Duration::from_secs(1), end).await;
     assert!(end.is_ok(), "the connection is cut");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_client_may_cancel_hundreds_of_receives_at_once() {
+    let broker = DevBroker::start().await;
+    let mut client = Client::embedded(&broker, "c").await;
+    client.consume("t", "g").await.unwrap();
+    for _ in 0..5 {
+        let polls =
+            (0..200).map(|_| client.try_receive(Client::ask("t", "g"), Duration::from_secs(25)));
+        let all = futures_util::future::join_all(polls);
+        tokio::time::timeout(Duration::from_secs(1), all)
+            .await
+            .expect_err("nothing is there");
+    }
+    client.put("t", "ID-1").await;
+    assert_eq!(attempt(&client.receive("t", "g").await.messages[0]), 1);
+    assert_eq!(
+        broker.connected_clients().len(),
+        1,
+        "the connection was not cut"
+    );
+}
