@@ -349,10 +349,8 @@ impl Consumer {
         }
         // The good-bye gets what is left, a tenth of the time at least.
         let left = by.saturating_duration_since(Instant::now());
-        let given_up = self
-            .settler
-            .close(by - (left / 10).min(HAND_BACK_MAX))
-            .await;
+        let flush_by = Instant::now() + (left - (left / 10).min(GOODBYE_MAX));
+        let given_up = self.settler.close(flush_by).await;
         self.instance.close(by).await;
         if given_up > 0 {
             let text = format!("{given_up} settlements were not confirmed before the close");
