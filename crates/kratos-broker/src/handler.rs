@@ -35,11 +35,7 @@ use crate::{Delivery, FromDelivery, subscription::Classifiers};
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a message handler for state `{S}`",
     label = "not a handler",
-    note = "a handler is an async function of at most 8 arguments, each an extractor:",
-    note = "  State<T>, Json<T>, Protobuf<T>, Bytes, Headers, Key, Tag, Attempt, Deadline, MessageId,",
-    note = "  Cancelled, Extension<T>, Delivery, or Option<Key>, Option<Tag>, Result<T, Rejection>",
-    note = "that returns () or Result<(), E> where E: HandlerError (write `impl HandlerError for E {{}}`)",
-    note = "State<T> needs T to be the router's state, or T: FromRef of it; the future must be Send"
+    note = "a handler is an async function of at most 8 extractors that returns () or Result<(), E>"
 )]
 pub trait Handler<T, S>: sealed::Sealed<T> + Clone + Send + Sync + 'static {
     #[doc(hidden)]

@@ -1,4 +1,12 @@
 //! Broker-neutral messaging: typed handlers, router, consumer engine, memory driver.
+//!
+//! * To send: a [`Message`] through a [`Publisher`].
+//! * To receive: handlers, plain async functions of [extractors](FromDelivery), in a [`Server`] that
+//!   the App runs, or in a [`Router`] that a server takes.
+//! * To bring a broker: [`driver`], tested by the conformance kit `testing` (feature `test-util`).
+//! * To test an application: [`memory`].
+//!
+//! This crate names no broker. It does no I/O of its own and reads no environment.
 
 mod codec;
 mod delivery;
@@ -47,3 +55,7 @@ pub use self::{
     server::{Bound, Server},
     subscription::{Order, Subscription},
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -2,7 +2,7 @@
 //!
 //! A driver's tests implement [`Harness`] and write one line, which makes a test of every law:
 //!
-//! ```ignore
+//! ```text
 //! kratos_broker::conformance!(MyHarness::start());
 //! ```
 //!

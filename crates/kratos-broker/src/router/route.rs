@@ -21,6 +21,15 @@ pub(crate) trait Lanes: Send {
 
 /// What [`Router::subscribe`](crate::Router::subscribe) takes: a [`Handler`] for the router's
 /// state, whose service the router's layers can wrap. Implemented for every such handler.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a message handler",
+    label = "not a handler for this router's state and layers",
+    note = "a handler is an async function of at most 8 arguments, each an extractor:",
+    note = "  State<T>, Json<T>, Protobuf<T>, Bytes, Headers, Key, Tag, Attempt, Deadline, MessageId,",
+    note = "  Cancelled, Extension<T>, Delivery, or Option<Key>, Option<Tag>, Result<T, Rejection>",
+    note = "that returns () or Result<(), E> where E: HandlerError (write `impl HandlerError for E {{}}`)",
+    note = "State<T> needs T to be the router's state, or T: FromRef of it; the future must be Send"
+)]
 pub trait IntoRoute<T, S, L>: sealed::Sealed<T, S, L> {
     #[doc(hidden)]
     fn into_route(self, subscription: Subscription, layers: &L) -> Route<S>;

@@ -1,4 +1,13 @@
 //! Tests of the engine and the memory driver.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod bind;
 mod conformance;
+mod drain;
+mod failures;
+mod faults;
+mod lanes;
+mod layers;
+mod leases;
+mod support;
+mod ui;

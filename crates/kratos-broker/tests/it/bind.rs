@@ -1,0 +1,91 @@
+//! What `bind` refuses.
+
+use kratos::Server as _;
+use kratos_broker::{
+    Bytes, Router, Subscription, driver::Capabilities, memory::Broker, testing::start_context,
+};
+
+use crate::support::server;
+
+async fn ignore(_: Bytes) {}
+
+async fn refused(broker: &Broker, subscriptions: impl IntoIterator<Item = Subscription>) -> String {
+    let subscribe = |router: Router, s| router.subscribe_with(s, ignore);
+    let router = subscriptions.into_iter().fold(Router::new(), subscribe);
+    server(broker, router)
+        .bind(start_context())
+        .await
+        .expect_err("refused")
+        .to_string()
+}
+
+fn of(topic: &str, group: &str) -> Subscription {
+    Subscription::new(topic, group)
+}
+
+#[tokio::test]
+async fn duplicate_and_overlapping_subscriptions_are_named() {
+    let broker = Broker::new();
+    assert_eq!(
+        refused(&broker, [of("orders", "billing"), of("orders", "billing")]).await,
+        "two subscriptions would get the same message: (topic orders, group billing, filter *) and \
+         (topic orders, group billing, filter *); give them other groups, or disjoint tags of \
+         topic orders",
+    );
+    let overlapping = [of("t", "g").tags(["a", "b"]), of("t", "g").tags(["c", "b"])];
+    let error = refused(&broker, overlapping).await;
+    assert!(
+        error.contains("filter a || b) and (topic t, group g, filter b || c)"),
+        "{error}"
+    );
+    let beside = [of("t", "g").tags(["a"]), of("t", "g")];
+    assert!(
+        refused(&broker, beside)
+            .await
+            .contains("filter a) and (topic t, group g, filter *)")
+    );
+}
+
+#[tokio::test]
+async fn one_topic_in_two_groups_and_two_topics_in_one_group_are_fine() {
+    let router = Router::new()
+        .subscribe("a", "g1", ignore)
+        .subscribe("a", "g2", ignore)
+        .subscribe("b", "g1", ignore);
+    let server = server(&Broker::new(), router);
+    assert_eq!(
+        server.describe().lines,
+        [
+            "a in group g1, filter *",
+            "a in group g2, filter *",
+            "b in group g1, filter *",
+        ]
+    );
+    server.bind(start_context()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_the_broker_cannot_do_is_refused() {
+    let broker = Broker::new();
+    let error = refused(&broker, [of("t", "g").sql("a > 1")]).await;
+    assert_eq!(
+        error,
+        "memory cannot filter by sql: subscription topic t, group g, filter a > 1"
+    );
+    let poor = Broker::new().with_capabilities(Capabilities::none());
+    assert!(
+        refused(&poor, [of("t", "g")])
+            .await
+            .contains("cannot dead-letter messages")
+    );
+    assert!(
+        refused(&broker, [of("t", "g").tags(Vec::<String>::new())])
+            .await
+            .contains("empty list")
+    );
+    assert!(
+        refused(&broker, [of("", "g")])
+            .await
+            .contains("without a name")
+    );
+}
