@@ -1,6 +1,10 @@
 //! Bodies, encoded: how typed values become messages.
 
-use crate::{Error, Message, Result, Topic};
+use crate::Message;
+#[cfg(any(feature = "json", feature = "protobuf"))]
+use crate::Topic;
+#[cfg(feature = "json")]
+use crate::{Error, Result};
 
 /// The header that says how a body is encoded.
 pub const CONTENT_TYPE: &str = "content-type";

@@ -3,7 +3,7 @@
 //! A [`Driver`] is a handle on a broker: it publishes, and makes one [`Consumer`] per group. The
 //! engine owns everything that is the same for all brokers (lanes, order, attempts, back-off, when
 //! to extend, drain); the driver owns the protocol. The laws below are tested by
-//! [`testing`](crate::testing), on every driver.
+//! the conformance kit (`testing`, feature `test-util`), on every driver.
 
 mod capabilities;
 mod settlement;

@@ -8,6 +8,7 @@
 pub(crate) mod cell;
 pub(crate) mod counters;
 pub(crate) mod drain;
+mod fatal;
 pub(crate) mod health;
 mod intake;
 mod keeper;

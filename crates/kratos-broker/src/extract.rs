@@ -1,5 +1,6 @@
 //! Extractors: what a handler's arguments are made of.
 
+#[cfg(any(feature = "json", feature = "protobuf"))]
 mod body;
 mod meta;
 mod rejection;

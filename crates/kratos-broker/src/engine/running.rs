@@ -11,12 +11,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     cell::LaneCell,
     counters::Counters,
+    fatal::Fatal,
     health::HealthBoard,
     intake::Intake,
     keeper,
     lane::{Inbox, LaneSettings},
     queue::Queue,
-    table::{Fatal, Limit, Table},
+    table::{Limit, Table},
 };
 use crate::{
     driver::{Capabilities, Consumer},

@@ -1,5 +1,7 @@
 //! The lease table of one group: every message from its receipt to its settlement's confirmation.
 
+mod places;
+
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -7,9 +9,11 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
+use self::places::{Entry, Load, Phase, State, ticket};
 use super::{
     cell::{Cancel, LaneCell},
     counters::Counters,
+    fatal::Fatal,
     lane::Desk,
     ticket::Ticket,
 };
@@ -28,62 +32,12 @@ pub(crate) struct Table<C: Consumer> {
     fatal: Arc<Fatal>,
 }
 
-/// The first reason to stop the App, from any lane.
-#[derive(Debug, Default)]
-pub(crate) struct Fatal {
-    error: Mutex<Option<kratos::Error>>,
-    set: Notify,
-}
-
 /// How many messages, and bytes of bodies, of one topic may be in flight.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limit {
     pub(crate) messages: usize,
     pub(crate) bytes: usize,
     pub(crate) max_hold: Duration,
-}
-
-struct State<L> {
-    places: Vec<Place<L>>,
-    free: Vec<u32>,
-    loads: Vec<Load>,
-    /// Messages that the shutdown cut off.
-    cut_off: Vec<MessageId>,
-    /// Handlers are being cut off: none starts.
-    closing: bool,
-}
-
-/// What a topic has in flight.
-struct Load {
-    limit: Limit,
-    messages: usize,
-    bytes: usize,
-}
-
-/// Tickets are place and generation, so that a late one finds nothing.
-struct Place<L> {
-    generation: u32,
-    entry: Option<Entry<L>>,
-}
-
-struct Entry<L> {
-    delivery: Delivery,
-    topic: usize,
-    /// Absent while it is being extended, and once it is settled.
-    lease: Option<L>,
-    expires_at: Instant,
-    /// When renewal ends.
-    held_until: Instant,
-    phase: Phase,
-}
-
-enum Phase {
-    Waiting,
-    Running(Arc<LaneCell>),
-    /// Decided while the lease was away for an extension.
-    Decided(Settlement),
-    /// Handed to the driver, not confirmed yet.
-    Settling,
 }
 
 /// A lease taken out to be extended.
@@ -398,79 +352,5 @@ impl<C: Consumer> Desk for Table<C> {
 
     fn fatal(&self, error: kratos::Error) {
         self.fatal.set(error);
-    }
-}
-
-// === impl State ===
-
-impl<L> State<L> {
-    fn insert(&mut self, entry: Entry<L>) -> Ticket {
-        if let Some(at) = self.free.pop() {
-            let place = &mut self.places[at as usize];
-            place.entry = Some(entry);
-            return ticket(at as usize, place.generation);
-        }
-        self.places.push(Place {
-            generation: 0,
-            entry: Some(entry),
-        });
-        ticket(self.places.len() - 1, 0)
-    }
-
-    fn entry(&mut self, ticket: Ticket) -> Option<&mut Entry<L>> {
-        let (at, generation) = untie(ticket);
-        let place = self
-            .places
-            .get_mut(at)
-            .filter(|place| place.generation == generation)?;
-        place.entry.as_mut()
-    }
-
-    fn remove(&mut self, ticket: Ticket) -> Option<Entry<L>> {
-        let (at, generation) = untie(ticket);
-        let place = self
-            .places
-            .get_mut(at)
-            .filter(|place| place.generation == generation)?;
-        let entry = place.entry.take()?;
-        place.generation = place.generation.wrapping_add(1);
-        // There are never more places than messages prefetched.
-        self.free.push(at as u32);
-        let load = &mut self.loads[entry.topic];
-        load.messages -= 1;
-        load.bytes -= entry.delivery.body().len();
-        Some(entry)
-    }
-}
-
-fn ticket(at: usize, generation: u32) -> Ticket {
-    Ticket::new((u64::from(generation) << 32) | at as u64)
-}
-
-fn untie(ticket: Ticket) -> (usize, u32) {
-    let number = ticket.number();
-    ((number & 0xffff_ffff) as usize, (number >> 32) as u32)
-}
-
-// === impl Fatal ===
-
-impl Fatal {
-    /// Keeps the first error.
-    pub(crate) fn set(&self, error: kratos::Error) {
-        self.lock().get_or_insert(error);
-        self.set.notify_one();
-    }
-
-    /// Completes when there is one.
-    pub(crate) async fn happened(&self) {
-        self.set.notified().await;
-    }
-
-    pub(crate) fn take(&self) -> Option<kratos::Error> {
-        self.lock().take()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<kratos::Error>> {
-        self.error.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -138,7 +138,8 @@ pub async fn t1_the_handler_is_a_child_of_the_sender_and_every_parent_is_exporte
 pub async fn t4_a_bad_or_absent_traceparent_starts_a_new_root<H: Harness>(h: &H) {
     let exporter = spans();
     let bad = [
-        "",
+        // Nothing shorter: some brokers refuse a blank value, others an empty one.
+        "-",
         "garbage",
         "00-00000000000000000000000000000000-0000000000000000-01",
         "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
@@ -153,8 +154,6 @@ pub async fn t4_a_bad_or_absent_traceparent_starts_a_new_root<H: Harness>(h: &H)
         .with_state(seen.clone());
     let server = Started::start(server).await;
     for value in bad {
-        // Some brokers refuse an empty property.
-        let value = if value.is_empty() { " " } else { value };
         publish(
             h,
             Message::new(&place.topic, "x").header("traceparent", value),

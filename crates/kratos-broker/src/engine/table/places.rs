@@ -1,0 +1,102 @@
+//! The places of the table: who is in flight, and what a topic has.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{LaneCell, Limit, Ticket};
+use crate::{Delivery, MessageId, driver::Settlement};
+
+pub(super) struct State<L> {
+    pub(super) places: Vec<Place<L>>,
+    pub(super) free: Vec<u32>,
+    pub(super) loads: Vec<Load>,
+    /// Messages that the shutdown cut off.
+    pub(super) cut_off: Vec<MessageId>,
+    /// Handlers are being cut off: none starts.
+    pub(super) closing: bool,
+}
+
+/// What a topic has in flight.
+pub(super) struct Load {
+    pub(super) limit: Limit,
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
+}
+
+/// Tickets are place and generation, so that a late one finds nothing.
+pub(super) struct Place<L> {
+    pub(super) generation: u32,
+    pub(super) entry: Option<Entry<L>>,
+}
+
+pub(super) struct Entry<L> {
+    pub(super) delivery: Delivery,
+    pub(super) topic: usize,
+    /// Absent while it is being extended, and once it is settled.
+    pub(super) lease: Option<L>,
+    pub(super) expires_at: Instant,
+    /// When renewal ends.
+    pub(super) held_until: Instant,
+    pub(super) phase: Phase,
+}
+
+pub(super) enum Phase {
+    Waiting,
+    Running(Arc<LaneCell>),
+    /// Decided while the lease was away for an extension.
+    Decided(Settlement),
+    /// Handed to the driver, not confirmed yet.
+    Settling,
+}
+
+// === impl State ===
+
+impl<L> State<L> {
+    pub(super) fn insert(&mut self, entry: Entry<L>) -> Ticket {
+        if let Some(at) = self.free.pop() {
+            let place = &mut self.places[at as usize];
+            place.entry = Some(entry);
+            return ticket(at as usize, place.generation);
+        }
+        self.places.push(Place {
+            generation: 0,
+            entry: Some(entry),
+        });
+        ticket(self.places.len() - 1, 0)
+    }
+
+    pub(super) fn entry(&mut self, ticket: Ticket) -> Option<&mut Entry<L>> {
+        let (at, generation) = untie(ticket);
+        let place = self
+            .places
+            .get_mut(at)
+            .filter(|place| place.generation == generation)?;
+        place.entry.as_mut()
+    }
+
+    pub(super) fn remove(&mut self, ticket: Ticket) -> Option<Entry<L>> {
+        let (at, generation) = untie(ticket);
+        let place = self
+            .places
+            .get_mut(at)
+            .filter(|place| place.generation == generation)?;
+        let entry = place.entry.take()?;
+        place.generation = place.generation.wrapping_add(1);
+        // There are never more places than messages prefetched.
+        self.free.push(at as u32);
+        let load = &mut self.loads[entry.topic];
+        load.messages -= 1;
+        load.bytes -= entry.delivery.body().len();
+        Some(entry)
+    }
+}
+
+pub(super) fn ticket(at: usize, generation: u32) -> Ticket {
+    Ticket::new((u64::from(generation) << 32) | at as u64)
+}
+
+fn untie(ticket: Ticket) -> (usize, u32) {
+    let number = ticket.number();
+    ((number & 0xffff_ffff) as usize, (number >> 32) as u32)
+}
