@@ -12,6 +12,9 @@ use crate::{Error, Result, error_chain};
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// What is left of the time when the last attempt has begun.
+const LAST_ATTEMPT: Duration = Duration::from_millis(200);
+
 /// At most one line of log per this time: an unreachable broker must not flood it.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 
@@ -54,11 +57,13 @@ impl<'a> Retry<'a> {
             return Err(error);
         }
         self.attempts += 1;
-        let pause = jittered(backoff(self.attempts));
-        if Instant::now() + pause >= self.deadline {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left <= LAST_ATTEMPT {
             self.last = Some(error);
             return Err(self.give_up());
         }
+        // The last attempt is made shortly before the deadline, however long the pause would be.
+        let pause = jittered(backoff(self.attempts)).min(left - LAST_ATTEMPT / 2);
         if self.logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
             self.logged = Some(Instant::now());
             warn!(attempt = self.attempts, error = %error_chain(&error), "{} is tried again", self.what);

@@ -24,9 +24,16 @@ mod tests {
 
     #[test]
     fn json_of_an_event_has_the_names_of_the_contract() {
-        let event = RealTimeWarehousingData { event_name: Some("login".into()), ..Default::default() };
-        assert_eq!(serde_json::to_string(&event).unwrap(), r#"{"event_name":"login"}"#);
-        let camel: RealTimeWarehousingData = serde_json::from_str(r#"{"eventName":"login"}"#).unwrap();
+        let event = RealTimeWarehousingData {
+            event_name: Some("login".into()),
+            ..Default::default()
+        };
+        assert_eq!(
+            serde_json::to_string(&event).unwrap(),
+            r#"{"event_name":"login"}"#
+        );
+        let camel: RealTimeWarehousingData =
+            serde_json::from_str(r#"{"eventName":"login"}"#).unwrap();
         assert_eq!(camel, event);
     }
 }

@@ -1,1 +1,14 @@
-//! Work in progress.
+//! Takes reports over HTTP and gRPC and publishes them to RocketMQ.
+//!
+//! Both sides run the same code, [`Reports::post`]: success is answered only when the broker has
+//! confirmed the message.
+
+mod grpc;
+mod http;
+mod reports;
+
+pub use self::{
+    grpc::service,
+    http::routes,
+    reports::{PostError, Reports, TOPIC_EVENT, TOPIC_USER},
+};

@@ -28,8 +28,11 @@ fn generate(out: &Path) {
 /// Every field is written under its `json_name` and read under that or its snake_case name.
 fn json_attributes(fds: &FileDescriptorSet) -> Vec<(String, String)> {
     let mut attributes = Vec::new();
-    for (message, field) in
-        fds.file.iter().flat_map(|f| &f.message_type).flat_map(|m| m.field.iter().map(move |f| (m, f)))
+    for (message, field) in fds
+        .file
+        .iter()
+        .flat_map(|f| &f.message_type)
+        .flat_map(|m| m.field.iter().map(move |f| (m, f)))
     {
         let path = format!(".report.v1.{}.{}", message.name(), field.name());
         let camel = camel_case(field.name());
@@ -43,8 +46,10 @@ fn json_attributes(fds: &FileDescriptorSet) -> Vec<(String, String)> {
             format!("#[serde(rename = {:?}{aliases})]", field.json_name()),
         ));
         if field.proto3_optional() && field.label() == Label::Optional {
-            attributes
-                .push((path, "#[serde(skip_serializing_if = \"Option::is_none\")]".to_owned()));
+            attributes.push((
+                path,
+                "#[serde(skip_serializing_if = \"Option::is_none\")]".to_owned(),
+            ));
         }
     }
     attributes
@@ -75,5 +80,8 @@ fn generated_code_is_fresh() {
         fs::read_to_string(out.path().join(file)).unwrap(),
         fs::read_to_string(checked_in.join(file)).unwrap(),
     );
-    assert!(fresh == kept, "src/generated/{file} is out of date: run `make proto`");
+    assert!(
+        fresh == kept,
+        "src/generated/{file} is out of date: run `make proto`"
+    );
 }

@@ -1,0 +1,10 @@
+//! The two services as processes, a real Apache RocketMQ, and signals in the middle.
+//!
+//! Both scenarios use the topics and the group of the services, so they run one after the other.
+//! `ROCKETMQ_ENDPOINTS` names the server; the binaries are those beside this test.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+mod poster;
+mod rows;
+mod scenario;
+mod service;

@@ -1,0 +1,164 @@
+//! The consumer of one group: leases, settlements, and what the engine is told of both.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use kratos_broker::{
+    Delivery, DeliveryParts, Error, ErrorKind, Headers, Result, Topic,
+    driver::{self, Filter, GroupSpec, Leased, Room, Settled, Settlement, Ticket},
+};
+use rocketmq_grpc::{ConsumerConfig, Lease, LeaseId, MessageView};
+use tokio::time::{Instant, sleep};
+
+use crate::error::neutral;
+
+/// How often a receive that brings nothing looks whether the broker is still there.
+const CHECK_CONNECTED_EVERY: Duration = Duration::from_secs(1);
+
+/// The members of a group in this process: the [`Consumer`](driver::Consumer) of this driver.
+#[derive(Debug)]
+pub struct Consumer {
+    inner: rocketmq_grpc::Consumer,
+    /// Which settlement is the engine's which.
+    tickets: Mutex<HashMap<LeaseId, Ticket>>,
+    /// The engine was told that the broker is away, and not yet that it is back.
+    away: AtomicBool,
+    /// A moving average: room in bytes is turned into messages by it.
+    body_bytes: AtomicUsize,
+}
+
+// === impl Consumer ===
+
+impl Consumer {
+    pub(crate) async fn join(client: &rocketmq_grpc::Client, group: &GroupSpec) -> Result<Self> {
+        let config = ConsumerConfig::new(group.group.as_str()).invisible_duration(group.invisible);
+        let config = group.topics.iter().fold(config, |config, spec| {
+            let filter = match &spec.filter {
+                Filter::Sql(condition) => rocketmq_grpc::Filter::sql(condition.as_str()),
+                tags => rocketmq_grpc::Filter::tags(tags.to_string()),
+            };
+            config.subscribe(spec.topic.as_str(), filter)
+        });
+        let inner = client.consumer(config).await.map_err(neutral)?;
+        Ok(Self {
+            inner,
+            tickets: Mutex::default(),
+            away: AtomicBool::new(false),
+            body_bytes: AtomicUsize::new(0),
+        })
+    }
+
+    fn tickets(&self) -> MutexGuard<'_, HashMap<LeaseId, Ticket>> {
+        self.tickets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many messages of the usual size fit.
+    fn messages(&self, room: Room) -> usize {
+        let fits = room.bytes / self.body_bytes.load(Relaxed).max(1);
+        room.messages.min(fits).max(1)
+    }
+
+    fn leased(&self, topic: &Topic, mut lease: Lease) -> Leased<Lease> {
+        let message = lease.take_message();
+        let (average, bytes) = (self.body_bytes.load(Relaxed), message.body.len());
+        self.body_bytes
+            .store((average * 7 + bytes).div_ceil(8), Relaxed);
+        let attempts_limit = self.inner.settings().max_attempts;
+        Leased {
+            delivery: delivery(topic, message, attempts_limit),
+            expires_at: lease.deadline(),
+            lease,
+        }
+    }
+
+    /// Ends when the engine should hear about the connection.
+    async fn connection_changes(&self) -> Result<()> {
+        loop {
+            sleep(CHECK_CONNECTED_EVERY).await;
+            let connected = self.inner.is_connected();
+            if connected == self.away.load(Relaxed) {
+                self.away.store(!connected, Relaxed);
+                return if connected {
+                    Ok(())
+                } else {
+                    Err(Error::new(
+                        ErrorKind::Transient,
+                        "not connected to the broker",
+                    ))
+                };
+            }
+        }
+    }
+}
+
+impl driver::Consumer for Consumer {
+    type Lease = Lease;
+
+    async fn receive(&self, topic: &Topic, room: Room) -> Result<Vec<Leased<Lease>>> {
+        let received = tokio::select! {
+            biased;
+            received = self.inner.receive(topic, self.messages(room)) => received.map_err(neutral)?,
+            changed = self.connection_changes() => return changed.map(|()| Vec::new()),
+        };
+        Ok(received
+            .into_iter()
+            .map(|lease| self.leased(topic, lease))
+            .collect())
+    }
+
+    fn settle(&self, ticket: Ticket, lease: Lease, how: Settlement) {
+        let how = match how {
+            Settlement::Ack => rocketmq_grpc::Settlement::Ack,
+            Settlement::RetryAfter(delay) => rocketmq_grpc::Settlement::RetryAfter(delay),
+            Settlement::DeadLetter => rocketmq_grpc::Settlement::DeadLetter,
+            // A settlement that this driver does not know yet must not lose the message.
+            _ => rocketmq_grpc::Settlement::HandBack,
+        };
+        self.tickets().insert(lease.id(), ticket);
+        self.inner.settle(lease, how);
+    }
+
+    async fn settled(&self) -> Vec<Settled> {
+        let settled = self.inner.settled().await;
+        let mut tickets = self.tickets();
+        let answered = settled.into_iter().filter_map(|settled| {
+            let ticket = tickets.remove(&settled.lease)?;
+            Some(Settled {
+                ticket,
+                result: settled.result.map_err(neutral),
+            })
+        });
+        answered.collect()
+    }
+
+    async fn extend(&self, lease: &mut Lease, by: Duration) -> Result<Instant> {
+        self.inner.extend(lease, by).await.map_err(neutral)
+    }
+
+    async fn stop_receiving(&self) {
+        self.inner.stop_receiving().await;
+    }
+
+    async fn close(self, by: Instant) -> Result<()> {
+        self.inner.close(by).await.map_err(neutral)
+    }
+}
+
+fn delivery(topic: &Topic, message: MessageView, attempts_limit: u32) -> Delivery {
+    let mut parts = DeliveryParts::new(message.id, topic, message.body);
+    parts.headers = message.properties.into_iter().collect::<Headers>();
+    parts.keys = message.keys;
+    parts.tag = message.tag;
+    parts.group = message.group;
+    parts.attempt = message.attempt;
+    parts.attempts_limit = Some(attempts_limit);
+    parts.born = message.born_at;
+    parts.partition = Some(message.queue_id.to_string());
+    parts.into()
+}

@@ -1,0 +1,128 @@
+//! What a start says when something is missing: what, where, and what to do.
+
+use std::time::Duration;
+
+use kratos::App;
+use kratos_rocketmq::{Client, Config, Server};
+use rocketmq_devbroker::{DevBroker, GroupConfig, TopicType};
+
+use crate::site::{GROUP, Gate, Running, Site, TOPIC};
+
+async fn ignore() {}
+
+async fn start_error(app: App) -> (String, Duration) {
+    let (result, took) = Running::start(app).ended().await;
+    (kratos::error_chain(&result.unwrap_err()).to_string(), took)
+}
+
+fn assert_says(error: &str, words: &[&str]) {
+    for word in words {
+        assert!(error.contains(word), "{word:?} is not in: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_broker_that_is_away_is_tried_until_the_start_timeout_and_named() {
+    let start_timeout = Duration::from_secs(2);
+    let config = Config {
+        endpoints: Some("127.0.0.1:1".to_owned()),
+        ..Config::default()
+    };
+    let client = Client::new(config).unwrap();
+    let app = App::new().start_timeout(start_timeout).resource(client);
+    let (error, took) = start_error(app).await;
+    assert_says(&error, &["rocketmq", "127.0.0.1:1"]);
+    assert!(
+        took >= start_timeout && took < start_timeout * 2,
+        "{took:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_broker_that_comes_up_during_the_start_is_waited_for() {
+    let (site, gate) = (Site::new(), Gate::new());
+    site.broker.stop().await;
+    let app = App::new()
+        .resource(site.client.clone())
+        .server(site.server(&gate));
+    let running = Running::start(app);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    site.broker.restart().await.unwrap();
+    running.ready().await;
+    running.signals.send();
+    running.ended().await.0.unwrap();
+}
+
+#[tokio::test]
+async fn an_unknown_topic_says_how_to_create_it() {
+    let site = Site::new();
+    let server = Server::new(site.client.clone()).subscribe("ordres", GROUP, ignore);
+    let app = App::new().resource(site.client.clone()).server(server);
+    let (error, took) = start_error(app).await;
+    assert_says(&error, &["ordres", "updateTopic", "message.type=NORMAL"]);
+    assert!(
+        took < Duration::from_secs(2),
+        "it does not pass by itself: {took:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_unknown_topic_to_publish_to_is_found_at_start() {
+    let site = Site::new();
+    let client = Client::of(site.broker.clone()).publishes(["ordres"]);
+    let (error, _) = start_error(App::new().resource(client)).await;
+    assert_says(&error, &["ordres", "updateTopic"]);
+}
+
+#[tokio::test]
+async fn an_unknown_group_says_how_to_create_it() {
+    let site = Site::new();
+    let server = Server::new(site.client.clone()).subscribe(TOPIC, "biling", ignore);
+    let app = App::new().resource(site.client.clone()).server(server);
+    let (error, took) = start_error(app).await;
+    assert_says(&error, &["biling", "updateSubGroup"]);
+    assert!(
+        took < Duration::from_secs(2),
+        "it does not pass by itself: {took:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_topic_of_the_wrong_type_says_which_it_should_be() {
+    let broker = DevBroker::builder()
+        .strict(true)
+        .topic("steps", TopicType::Fifo)
+        .group(GROUP, GroupConfig::new())
+        .in_memory()
+        .unwrap();
+    let publisher = Client::of(broker).publisher();
+    let error = publisher
+        .publish(kratos_broker::Message::new("steps", "1"))
+        .await
+        .unwrap_err();
+    assert!(error.is_wrong_topic_type());
+    assert_says(
+        &error.to_string(),
+        &["steps", "takes no NORMAL", "updateTopic"],
+    );
+}
+
+#[tokio::test]
+async fn two_subscriptions_to_the_same_messages_are_refused_and_both_named() {
+    let site = Site::new();
+    let server = Server::new(site.client.clone())
+        .subscribe(TOPIC, GROUP, ignore)
+        .subscribe(TOPIC, GROUP, ignore);
+    let app = App::new().resource(site.client.clone()).server(server);
+    let (error, _) = start_error(app).await;
+    assert_says(&error, &[TOPIC, GROUP, "two subscriptions"]);
+}
+
+#[test]
+fn missing_endpoints_name_the_key() {
+    let error = Client::new(Config::default()).unwrap_err();
+    assert_says(
+        &error.to_string(),
+        &["rocketmq.endpoints", "KRATOS_ROCKETMQ__ENDPOINTS"],
+    );
+}

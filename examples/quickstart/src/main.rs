@@ -1,0 +1,64 @@
+//! The report service and the saver in one process, on the embedded broker.
+
+use std::process::ExitCode;
+
+use kratos::{App, grpc, http, telemetry};
+use kratos_rocketmq as rocketmq;
+use report_service::Reports;
+use saver_service::Store;
+use serde::Deserialize;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    app: kratos::Config,
+    http: http::Config,
+    grpc: grpc::Config,
+    rocketmq: rocketmq::Config,
+    store: saver_service::Config,
+    telemetry: telemetry::Config,
+}
+
+fn main() -> ExitCode {
+    kratos::main(run)
+}
+
+async fn run() -> kratos::Result<()> {
+    let config: Config = kratos::config::load("quickstart")?;
+    let telemetry = telemetry::init(&config.telemetry)?;
+    let store = Store::new(config.store);
+    // The embedded broker, unless rocketmq.endpoints names a real one.
+    let client = rocketmq::Client::new_or_embedded(config.rocketmq)?;
+    let reports = Reports::new(client.publisher());
+
+    let http_server = http::Server::new(
+        config.http,
+        report_service::routes(reports.clone()).merge(saver_service::routes(store.clone())),
+    );
+    let grpc_server = grpc::Server::new(config.grpc).add_service(report_service::service(reports));
+    let rocketmq_server = rocketmq::Server::new(client.clone())
+        .subscribe(
+            "logger_report_event",
+            "logger-saver",
+            saver_service::save_event,
+        )
+        .subscribe(
+            "logger_report_user",
+            "logger-saver",
+            saver_service::save_status,
+        )
+        .with_state(store.clone());
+
+    App::new()
+        .name("quickstart")
+        .version(env!("CARGO_PKG_VERSION"))
+        .config(config.app)
+        .resource(telemetry)
+        .resource(store)
+        .resource(client)
+        .server(http_server)
+        .server(grpc_server)
+        .server(rocketmq_server)
+        .run()
+        .await
+}

@@ -1,0 +1,45 @@
+//! The saver as a process of its own: a RocketMQ consumer and an HTTP server.
+
+use std::process::ExitCode;
+
+use kratos::{App, http, telemetry};
+use kratos_rocketmq as rocketmq;
+use saver_service::{GROUP, Store, TOPIC_EVENT, TOPIC_USER, save_event, save_status};
+use serde::Deserialize;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    app: kratos::Config,
+    http: http::Config,
+    rocketmq: rocketmq::Config,
+    store: saver_service::Config,
+    telemetry: telemetry::Config,
+}
+
+fn main() -> ExitCode {
+    kratos::main(run)
+}
+
+async fn run() -> kratos::Result<()> {
+    let config: Config = kratos::config::load("saver-service")?;
+    let telemetry = telemetry::init(&config.telemetry)?;
+    let store = Store::new(config.store);
+    let client = rocketmq::Client::new(config.rocketmq)?;
+    let consumer = rocketmq::Server::new(client.clone())
+        .subscribe(TOPIC_EVENT, GROUP, save_event)
+        .subscribe(TOPIC_USER, GROUP, save_status)
+        .with_state(store.clone());
+
+    App::new()
+        .name("saver-service")
+        .version(env!("CARGO_PKG_VERSION"))
+        .config(config.app)
+        .resource(telemetry)
+        .resource(store.clone())
+        .resource(client)
+        .server(http::Server::new(config.http, saver_service::routes(store)))
+        .server(consumer)
+        .run()
+        .await
+}

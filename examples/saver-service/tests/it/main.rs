@@ -1,0 +1,270 @@
+//! The saver on the dev broker, with a database that misbehaves.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::{path::PathBuf, time::Duration};
+
+use axum::body::Body;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use kratos::{App, Resource, SignalSender, Signals, StartContext};
+use kratos_broker::Message;
+use kratos_rocketmq::{Client, Server};
+use report_proto::{AcceptStatusReportData, RealTimeWarehousingData};
+use rocketmq_devbroker::DevBroker;
+use saver_service::{Config, GROUP, Store, TOPIC_EVENT, TOPIC_USER, save_event, save_status};
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+use tempfile::TempDir;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+use tower::ServiceExt;
+
+/// How long a test waits for what must happen.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Saver {
+    folder: TempDir,
+    broker: DevBroker,
+    client: Client,
+    store: Store,
+    signals: SignalSender,
+    app: JoinHandle<kratos::Result<()>>,
+}
+
+impl Saver {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let broker = DevBroker::in_memory();
+        let client = Client::of(broker.clone());
+        let store = Store::new(Config {
+            path: folder.path().join("rows.sqlite"),
+        });
+        let server = Server::new(client.clone())
+            .subscribe(TOPIC_EVENT, GROUP, save_event)
+            .subscribe(TOPIC_USER, GROUP, save_status)
+            .with_state(store.clone());
+        let (signals, source) = Signals::channel();
+        let app = App::new()
+            .signals(source)
+            .resource(store.clone())
+            .resource(client.clone())
+            .server(server);
+        let mut phases = app.handle().phases();
+        let app = tokio::spawn(app.run());
+        let ready = phases.wait_for(|phase| *phase == kratos::Phase::Ready);
+        timeout(PATIENCE, ready)
+            .await
+            .expect("the saver is ready")
+            .unwrap();
+        // The first receive makes the group's place in each topic.
+        Self {
+            folder,
+            broker,
+            client,
+            store,
+            signals,
+            app,
+        }
+    }
+
+    fn database(&self) -> PathBuf {
+        self.folder.path().join("rows.sqlite")
+    }
+
+    async fn post_event(&self, name: &str) {
+        let event = RealTimeWarehousingData {
+            event_name: Some(name.to_owned()),
+            ..RealTimeWarehousingData::default()
+        };
+        let message = Message::json(TOPIC_EVENT, &event).unwrap();
+        self.client.publisher().publish(message).await.unwrap();
+    }
+
+    async fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .store
+            .newest(1000)
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|row| row.event_name)
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The broker still has an event for the group, waiting or held.
+    fn is_kept(&self) -> bool {
+        self.broker.lag(TOPIC_EVENT, GROUP) > 0 || !self.broker.in_flight(GROUP).is_empty()
+    }
+
+    async fn wait_for(&self, names: &[&str]) {
+        let start = Instant::now();
+        loop {
+            let found = self.names().await;
+            if found == names {
+                return;
+            }
+            assert!(
+                start.elapsed() < PATIENCE,
+                "{found:?} rather than {names:?}"
+            );
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn stop(self) {
+        self.signals.send();
+        timeout(PATIENCE, self.app)
+            .await
+            .expect("the saver ends")
+            .unwrap()
+            .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn both_topics_are_stored_and_listed_newest_first() {
+    let saver = Saver::start().await;
+    saver.post_event("login").await;
+    saver.wait_for(&["login"]).await;
+    let status = AcceptStatusReportData {
+        part_event: Some("signup".to_owned()),
+        ..AcceptStatusReportData::default()
+    };
+    let message = Message::json(TOPIC_USER, &status).unwrap();
+    saver.client.publisher().publish(message).await.unwrap();
+    saver.wait_for(&["login", "signup"]).await;
+    let newest = saver.store.newest(1).await.unwrap();
+    assert_eq!(newest[0].event_name, "signup");
+    saver.stop().await;
+}
+
+#[tokio::test]
+async fn a_locked_database_costs_retries_and_loses_nothing() {
+    let saver = Saver::start().await;
+    let options = SqliteConnectOptions::new().filename(saver.database());
+    let mut other = SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::raw_sql("BEGIN EXCLUSIVE")
+        .execute(&mut other)
+        .await
+        .unwrap();
+    saver.post_event("login").await;
+    // Longer than a writer waits for the lock: the handler has failed.
+    let start = Instant::now();
+    while saver
+        .broker
+        .in_flight(GROUP)
+        .iter()
+        .all(|held| held.attempt < 2)
+    {
+        assert!(saver.is_kept(), "acknowledged without a row");
+        assert!(start.elapsed() < PATIENCE, "it is not retried");
+        sleep(Duration::from_millis(20)).await;
+    }
+    sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
+    saver.wait_for(&["login"]).await;
+    saver.stop().await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_gone_is_waited_for() {
+    let saver = Saver::start().await;
+    let options = SqliteConnectOptions::new().filename(saver.database());
+    let mut other = SqliteConnection::connect_with(&options).await.unwrap();
+    sqlx::raw_sql("ALTER TABLE realtime_warehousing RENAME TO away")
+        .execute(&mut other)
+        .await
+        .unwrap();
+    saver.post_event("login").await;
+    let start = Instant::now();
+    while saver
+        .broker
+        .in_flight(GROUP)
+        .iter()
+        .all(|held| held.attempt < 2)
+    {
+        assert!(saver.is_kept(), "acknowledged without a row");
+        assert!(start.elapsed() < PATIENCE, "it is not retried");
+        sleep(Duration::from_millis(20)).await;
+    }
+    sqlx::raw_sql("ALTER TABLE away RENAME TO realtime_warehousing")
+        .execute(&mut other)
+        .await
+        .unwrap();
+    saver.wait_for(&["login"]).await;
+    saver.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_json_is_a_dead_letter_and_the_next_message_is_stored() {
+    let saver = Saver::start().await;
+    let publisher = saver.client.publisher();
+    publisher
+        .publish(Message::new(TOPIC_EVENT, "{not json"))
+        .await
+        .unwrap();
+    saver.post_event("login").await;
+    saver.wait_for(&["login"]).await;
+    let start = Instant::now();
+    while saver.broker.dead_letters(GROUP).is_empty() {
+        assert!(start.elapsed() < PATIENCE, "no dead letter");
+        sleep(Duration::from_millis(20)).await;
+    }
+    let letters = saver.broker.dead_letters(GROUP);
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].body, "{not json", "the raw bytes are kept");
+    saver.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_that_comes_again_is_stored_once_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(Config {
+        path: folder.path().join("rows.sqlite"),
+    });
+    let info = kratos::AppInfo::new("test", "0");
+    let cx = StartContext::detached(info, Instant::now() + PATIENCE);
+    store.clone().open(cx).await.unwrap();
+    let event = RealTimeWarehousingData::default();
+    assert_eq!(store.save_event("id-1", "trace", &event).await.unwrap(), 1);
+    assert_eq!(store.save_event("id-1", "trace", &event).await.unwrap(), 2);
+    let rows = store.newest(10).await.unwrap();
+    assert_eq!((rows.len(), rows[0].deliveries), (1, 2));
+}
+
+#[tokio::test]
+async fn a_database_that_cannot_be_made_says_where_and_what_to_set() {
+    let store = Store::new(Config {
+        path: "/proc/nowhere/rows.sqlite".into(),
+    });
+    let error = App::new()
+        .signals(Signals::none())
+        .resource(store)
+        .run()
+        .await
+        .unwrap_err();
+    let chain = kratos::error_chain(&error).to_string();
+    for word in ["store", "/proc/nowhere/rows.sqlite", "store.path"] {
+        assert!(chain.contains(word), "{word:?} is not in: {chain}");
+    }
+}
+
+#[tokio::test]
+async fn a_limit_out_of_range_answers_400_with_the_range() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::new(Config {
+        path: folder.path().join("rows.sqlite"),
+    });
+    let routes = saver_service::routes(store);
+    for query in ["limit=0", "limit=1001", "limit=-1", "limit=x", "limt=1"] {
+        let request = Request::get(format!("/saver/v1/reports?{query}"))
+            .body(Body::empty())
+            .unwrap();
+        let response = routes.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{query}");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        assert!(body.starts_with(b"{\"code\":400"), "{query}: {body:?}");
+    }
+}
