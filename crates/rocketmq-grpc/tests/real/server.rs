@@ -1,0 +1,171 @@
+//! Names, topics, groups and clients for the tests.
+
+use std::{
+    collections::HashMap,
+    env,
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use rocketmq_grpc::{
+    Client, Config, Consumer, ConsumerConfig, Error, Filter, Lease, Message, Producer,
+    ProducerConfig,
+};
+use tokio::{task::JoinSet, time::Instant};
+
+const ADMIN: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../../deploy/rocketmq/admin.py"
+);
+/// How long a topic takes to be known everywhere.
+const KNOWN_WITHIN: Duration = Duration::from_secs(30);
+
+pub(crate) struct Place {
+    pub(crate) client: Client,
+    pub(crate) topic: String,
+    pub(crate) group: String,
+}
+
+impl Place {
+    /// A topic and a group of their own; `group` has options of admin.py.
+    pub(crate) fn new(group_options: &str) -> Self {
+        let name = unique();
+        let (topic, group) = (format!("rg_t_{name}"), format!("rg_g_{name}"));
+        admin(&["topic", &format!("{topic}:NORMAL")]);
+        admin(&["group", &format!("{group}{group_options}")]);
+        Self {
+            client: client(),
+            topic,
+            group,
+        }
+    }
+
+    pub(crate) async fn producer(&self) -> Producer {
+        let config = || ProducerConfig::new().topic(&self.topic);
+        until_known(async || self.client.producer(config()).await).await
+    }
+
+    pub(crate) async fn consumer_of_rest(&self, lease: Duration) -> Consumer {
+        let config = || {
+            ConsumerConfig::new(&self.group)
+                .subscribe(&self.topic, Filter::all())
+                .invisible_duration(lease)
+        };
+        until_known(async || self.client.consumer(config()).await).await
+    }
+
+    /// A consumer that polls already, so that it sees all that is sent from now on.
+    pub(crate) async fn consumer(&self, lease: Duration) -> Consumer {
+        let consumer = self.consumer_of_rest(lease).await;
+        let polled = consumer.receive(&self.topic, 32);
+        assert!(
+            tokio::time::timeout(Duration::from_millis(500), polled)
+                .await
+                .is_err()
+        );
+        consumer
+    }
+
+    /// Sends numbered messages, 32 at once; their ids.
+    pub(crate) async fn send(&self, count: usize) -> Vec<String> {
+        let producer = self.producer().await;
+        let mut sending = JoinSet::new();
+        let mut ids = Vec::new();
+        for n in 0..count {
+            let (producer, topic) = (producer.clone(), self.topic.clone());
+            sending.spawn(async move { producer.send(Message::new(topic, n.to_string())).await });
+            if sending.len() >= 32 {
+                ids.push(
+                    sending
+                        .join_next()
+                        .await
+                        .unwrap()
+                        .unwrap()
+                        .unwrap()
+                        .message_id,
+                );
+            }
+        }
+        while let Some(sent) = sending.join_next().await {
+            ids.push(sent.unwrap().unwrap().message_id);
+        }
+        producer.close(in_seconds(5)).await;
+        ids
+    }
+
+    pub(crate) async fn receive_one(&self, consumer: &Consumer, within: Duration) -> Lease {
+        let received = tokio::time::timeout(within, consumer.receive(&self.topic, 1)).await;
+        received.expect("nothing came in time").unwrap().remove(0)
+    }
+
+    /// Nothing comes for so long.
+    pub(crate) async fn silence(&self, consumer: &Consumer, during: Duration) {
+        let received = tokio::time::timeout(during, consumer.receive(&self.topic, 32)).await;
+        if let Ok(leases) = received {
+            panic!("{leases:?}");
+        }
+    }
+}
+
+/// Counts of deliveries by message id.
+#[derive(Debug, Default)]
+pub(crate) struct Seen(pub(crate) HashMap<String, usize>);
+
+impl Seen {
+    pub(crate) fn add(&mut self, lease: &Lease) {
+        *self.0.entry(lease.message().id.clone()).or_default() += 1;
+    }
+
+    pub(crate) fn assert_each_once(&self, ids: &[String]) {
+        let lost: Vec<_> = ids.iter().filter(|id| !self.0.contains_key(*id)).collect();
+        let twice: Vec<_> = self.0.iter().filter(|(_, count)| **count > 1).collect();
+        assert!(
+            lost.is_empty() && twice.is_empty(),
+            "lost {lost:?}, more than once {twice:?}"
+        );
+        assert_eq!(self.0.len(), ids.len());
+    }
+}
+
+pub(crate) fn client() -> Client {
+    let endpoints = env::var("ROCKETMQ_ENDPOINTS").unwrap_or_else(|_| "127.0.0.1:8081".to_owned());
+    Client::new(Config::new(endpoints).name("rocketmq-grpc-test")).unwrap()
+}
+
+pub(crate) fn in_seconds(seconds: u64) -> Instant {
+    Instant::now() + Duration::from_secs(seconds)
+}
+
+pub(crate) fn unique() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_millis();
+    format!("{now}_{}", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+pub(crate) fn admin(args: &[&str]) {
+    let output = Command::new("python3")
+        .arg(ADMIN)
+        .args(args)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "admin.py {args:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+pub(crate) async fn until_known<T>(start: impl AsyncFn() -> Result<T, Error>) -> T {
+    let by = Instant::now() + KNOWN_WITHIN;
+    loop {
+        match start().await {
+            Ok(started) => return started,
+            Err(error) if Instant::now() > by => panic!("{error}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+    }
+}
