@@ -11,7 +11,7 @@
 mod config;
 mod health;
 
-use std::{convert::Infallible, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, time::Duration};
 
 use ::http::{Request, Response};
 use tonic::{body::Body, server::NamedService, service::Routes};
@@ -20,7 +20,7 @@ use tower::Service;
 pub use self::config::Config;
 pub use crate::net::Bound;
 use crate::{
-    Description, Result, StartContext,
+    Description, Error, Result, StartContext,
     net::{Hint, Limits, Protocol, listen, observed},
 };
 
@@ -34,8 +34,12 @@ const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A gRPC server that has not started.
 ///
-/// ```ignore
-/// App::new().server(grpc::Server::new(config.grpc).add_service(GreeterServer::new(greeter)))
+/// ```
+/// use kratos::{App, grpc};
+///
+/// let server = grpc::Server::new(grpc::Config::default());
+/// // .add_service(GreeterServer::new(greeter)), of the code that tonic generated
+/// let app = App::new().server(server);
 /// ```
 #[derive(Debug)]
 #[must_use = "a server does nothing until an App runs it"]
@@ -71,8 +75,11 @@ impl Server {
         S::Future: Send + 'static,
         Response<B>: axum::response::IntoResponse,
     {
+        // The router panics on a second service of one name; `bind` answers an error.
+        if S::NAME != health::NAME && !self.services.contains(&S::NAME) {
+            self.routes = self.routes.add_service(service);
+        }
         self.services.push(S::NAME);
-        self.routes = self.routes.add_service(service);
         self
     }
 }
@@ -97,6 +104,7 @@ impl crate::Server for Server {
             addr,
             connections_max,
         } = self.config;
+        unique(&self.services)?;
         let socket = listen(addr, HINT)?;
         let routes = self
             .routes
@@ -107,5 +115,19 @@ impl crate::Server for Server {
             header_read_timeout: HEADER_READ_TIMEOUT,
         };
         Ok(Bound::new(socket, router, limits, Protocol::Grpc))
+    }
+}
+
+fn unique(services: &[&str]) -> Result<()> {
+    if services.contains(&health::NAME) {
+        let name = health::NAME;
+        return Err(Error::msg(format!(
+            "service {name} is always there: do not add it"
+        )));
+    }
+    let mut seen = BTreeSet::new();
+    match services.iter().find(|service| !seen.insert(**service)) {
+        Some(twice) => Err(Error::msg(format!("service {twice} was added twice"))),
+        None => Ok(()),
     }
 }

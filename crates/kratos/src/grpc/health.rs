@@ -15,13 +15,13 @@ use tonic_health::pb::{
 
 use crate::{Handle, Phase};
 
+/// The service's own name.
+pub(super) const NAME: &str = "grpc.health.v1.Health";
+
 type Answers = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
 pub(super) fn service(handle: &Handle, services: Vec<&'static str>) -> HealthServer<impl Health> {
-    let services = services
-        .into_iter()
-        .chain(["", "grpc.health.v1.Health"])
-        .collect();
+    let services = services.into_iter().chain(["", NAME]).collect();
     HealthServer::new(FromHandle {
         handle: handle.clone(),
         services,

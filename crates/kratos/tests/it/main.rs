@@ -4,7 +4,16 @@
 #[cfg(feature = "config")]
 mod config;
 mod defects;
+#[cfg(all(feature = "http", feature = "grpc"))]
+mod grpc;
+#[cfg(all(feature = "http", feature = "grpc"))]
+mod http;
 mod lifecycle;
+mod process;
+#[cfg(all(feature = "http", feature = "grpc"))]
+mod servers;
+#[cfg(all(feature = "http", feature = "grpc", feature = "telemetry"))]
+mod spans;
 mod support;
 #[cfg(feature = "telemetry")]
 mod telemetry;

@@ -35,7 +35,8 @@ pub(super) fn span(request: &Request<Body>, route: Option<&str>) -> Span {
 }
 
 pub(super) fn record(span: &Span, status: StatusCode) {
-    span.record("http.response.status_code", status.as_u16());
+    // Signed: tracing-opentelemetry would write an unsigned number as text.
+    span.record("http.response.status_code", i64::from(status.as_u16()));
     if status.is_server_error() {
         span.record("error.type", status.as_str());
         span.record("otel.status_code", "ERROR");
