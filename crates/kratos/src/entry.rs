@@ -11,7 +11,7 @@ use crate::{
     Error, Result,
     error::BoxError,
     error_chain, process,
-    signal::{self, SignalSender, Signals},
+    signal::{self, Signals},
 };
 
 /// How long blocking calls may hold the process once everything else has ended.
@@ -87,24 +87,22 @@ async fn watch(
     let mut stops = process::install(signals.clone());
     let mut task = workers.spawn(run);
     let mut seen = 0;
-    let mut last: Option<Instant> = None;
+    let mut signalled: Option<Instant> = None;
     loop {
+        let stopping = stops.borrow_and_update().deadline;
+        let last = [signalled, stopping].into_iter().flatten().min();
         let until = last.map(|at| at + WATCHDOG_GRACE);
         tokio::select! {
             ended = &mut task => return ended.unwrap_or_else(|e| Err(died(e))),
             () = signals.reached(seen + 1) => {
                 seen = sender.count();
-                let Some(by) = on_signal(&sender, stops.borrow().timeout) else {
+                let Some(by) = on_signal(seen, stops.borrow().timeout) else {
                     task.abort();
                     return Ok(());
                 };
-                last = Some(last.map_or(by, |last| last.min(by)));
+                signalled = Some(signalled.map_or(by, |earlier| earlier.min(by)));
             }
-            Ok(()) = stops.changed() => {
-                if let Some(by) = stops.borrow_and_update().deadline {
-                    last = Some(last.map_or(by, |last| last.min(by)));
-                }
-            }
+            Ok(()) = stops.changed() => {}
             () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {
                 return Err(Error::msg(
                     "the process was ended at its deadline: code that blocks its thread, or that \
@@ -116,15 +114,11 @@ async fn watch(
 }
 
 /// By when the App must have stopped; `None` if no App runs and there is nothing to wait for.
-fn on_signal(sender: &SignalSender, stop_timeout: Duration) -> Option<Instant> {
+fn on_signal(count: u32, stop_timeout: Duration) -> Option<Instant> {
     if !process::is_app_running() {
         return None;
     }
-    let limit = if sender.count() > 1 {
-        FORCED_STOP
-    } else {
-        stop_timeout
-    };
+    let limit = if count > 1 { FORCED_STOP } else { stop_timeout };
     Some(Instant::now() + limit)
 }
 

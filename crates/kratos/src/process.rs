@@ -75,7 +75,12 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        lock().apps -= 1;
+        let mut process = lock();
+        process.apps -= 1;
+        if process.apps == 0 {
+            // What runs after the App has a deadline only if a signal set one.
+            process.tell(|stop| stop.deadline = None);
+        }
     }
 }
 

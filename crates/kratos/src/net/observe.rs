@@ -99,7 +99,7 @@ impl Protocol {
     fn timeout(self, headers: &HeaderMap) -> Option<Duration> {
         match self {
             #[cfg(feature = "http")]
-            Self::Http => None,
+            Self::Http => http::timeout(headers),
             #[cfg(feature = "grpc")]
             Self::Grpc => grpc::timeout(headers),
         }
@@ -206,7 +206,7 @@ impl Companion for OpenSpan {
     fn trailers(&mut self, trailers: &HeaderMap) {
         match self.protocol {
             #[cfg(feature = "http")]
-            Protocol::Http => {}
+            Protocol::Http => http::trailers(&self.span, trailers),
             #[cfg(feature = "grpc")]
             Protocol::Grpc => grpc::record(&self.span, trailers),
         }

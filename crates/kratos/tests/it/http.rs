@@ -17,7 +17,7 @@ use tokio::{
 
 use crate::{
     servers::{http_server, read_all, run},
-    support::{app, chain, eventually},
+    support::{Events, app, chain, eventually},
 };
 
 async fn slow() -> &'static str {
@@ -88,6 +88,35 @@ async fn a_request_that_crosses_with_the_stop_is_answered() {
         );
     }
     running.stop().await.unwrap();
+}
+
+/// S10: what a handler uses is open for as long as the handler runs.
+#[tokio::test]
+async fn a_resource_outlives_the_handlers_that_use_it() {
+    let events = Events::default();
+    let seen = events.clone();
+    let publish = get(|| async move {
+        sleep(Duration::from_millis(400)).await;
+        if seen.has("close broker") {
+            "lost"
+        } else {
+            "published"
+        }
+    });
+    let app = app()
+        .resource(events.resource("broker"))
+        .server(http_server(Router::new().route("/", publish)));
+    let running = run(app).await;
+    let mut stream = running.connect().await;
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    sleep(Duration::from_millis(50)).await;
+    let (answer, stopped) = tokio::join!(read_all(&mut stream), running.stop());
+    stopped.unwrap();
+    assert!(answer.ends_with("published"), "{answer}");
+    assert!(events.has("closed broker"));
 }
 
 /// S5.

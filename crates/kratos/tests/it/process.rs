@@ -190,6 +190,12 @@ async fn a_blocking_call_does_not_hold_the_process() {
 }
 
 #[tokio::test]
+async fn an_app_that_stopped_by_itself_leaves_its_process_time_for_another() {
+    let ended = Process::start("twice", "ready").await.ended().await;
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+}
+
+#[tokio::test]
 async fn the_error_chain_is_printed_and_the_code_is_1() {
     let ended = Process::start("fails", "running").await.ended().await;
     assert_eq!(ended.status.code(), Some(1));

@@ -1,6 +1,8 @@
 //! Spans of HTTP requests, after OpenTelemetry's conventions for HTTP servers.
 
-use ::http::{Method, Request, Response, StatusCode, Version};
+use std::time::Duration;
+
+use ::http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use axum::body::Body;
 use tracing::{Span, field::Empty, info_span};
 
@@ -42,6 +44,14 @@ pub(super) fn record(span: &Span, status: StatusCode) {
         span.record("otel.status_code", "ERROR");
     }
 }
+
+/// HTTP has no header that says how long the caller waits.
+pub(super) fn timeout(_headers: &HeaderMap) -> Option<Duration> {
+    None
+}
+
+/// The conventions take nothing from trailers.
+pub(super) fn trailers(_span: &Span, _trailers: &HeaderMap) {}
 
 pub(super) fn after_panic() -> Response<Body> {
     plain(StatusCode::INTERNAL_SERVER_ERROR, "internal server error\n")

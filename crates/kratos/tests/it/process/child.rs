@@ -7,7 +7,9 @@
 
 use std::{future::pending, process::ExitCode, time::Duration};
 
-use kratos::{App, BoundServer, Error, Resource, Result, Server, Shutdown, StartContext};
+use kratos::{
+    App, BoundServer, Error, HookContext, Resource, Result, Server, Shutdown, StartContext,
+};
 use tokio::time::{Instant, sleep};
 
 fn main() -> ExitCode {
@@ -57,6 +59,18 @@ async fn run() -> Result<()> {
                 .stop_timeout(Duration::from_secs(1))
                 .server(Behaviour::BlocksPool);
             app.run().await
+        }
+        "twice" => {
+            let app = app.stop_timeout(Duration::from_millis(100));
+            let handle = app.handle();
+            app.after_start("stop", |_| async move { handle.stop() })
+                .run()
+                .await?;
+            sleep(Duration::from_millis(1_500)).await;
+            App::new()
+                .after_start("stop", |cx: HookContext| async move { cx.handle().stop() })
+                .run()
+                .await
         }
         "fails" => {
             let below = Error::msg("connection refused");
