@@ -4,12 +4,13 @@
 //! answer that says the report was not taken (503, UNAVAILABLE).
 
 use std::{
+    error::Error,
     io::ErrorKind,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -22,7 +23,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
-use tonic::{Code, transport::Channel};
+use tonic::{Code, Status, transport::Channel};
 
 use crate::rows::Stored;
 
@@ -46,32 +47,49 @@ pub(crate) struct Poster {
     tasks: JoinSet<()>,
 }
 
-/// What report number `n` must look like in the table.
-pub(crate) fn expected(n: u64) -> Stored {
-    Stored {
-        name: format!("report-{n}"),
-        trace_id: format!("{:032x}", u128::from(n) + 1),
+/// Tells the reports of one run from those that an earlier one left behind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run(u64);
+
+impl Run {
+    pub(crate) fn new() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        Self(u64::try_from(since.as_millis()).unwrap())
     }
-}
 
-fn traceparent(n: u64) -> String {
-    format!("00-{}-{:016x}-01", expected(n).trace_id, n + 1)
-}
+    /// What the names of its reports begin with.
+    pub(crate) fn prefix(self) -> String {
+        format!("report-{}-", self.0)
+    }
 
-fn report(n: u64) -> PostReportRequest {
-    PostReportRequest {
-        report_type: if n.is_multiple_of(2) { "event" } else { "user" }.to_owned(),
-        app_id: "a".to_owned(),
-        app_key: "k".to_owned(),
-        event_name: expected(n).name,
-        debug: 0,
-        content: "{}".to_owned(),
+    /// What report number `n` must look like in the table.
+    pub(crate) fn expected(self, n: u64) -> Stored {
+        Stored {
+            name: format!("{}{n}", self.prefix()),
+            trace_id: format!("{:016x}{:016x}", self.0, n + 1),
+        }
+    }
+
+    fn traceparent(self, n: u64) -> String {
+        format!("00-{}-{:016x}-01", self.expected(n).trace_id, n + 1)
+    }
+
+    fn report(self, n: u64) -> PostReportRequest {
+        let kind = if n.is_multiple_of(2) { "event" } else { "user" };
+        PostReportRequest {
+            report_type: kind.to_owned(),
+            app_id: "a".to_owned(),
+            app_key: "k".to_owned(),
+            event_name: self.expected(n).name,
+            debug: 0,
+            content: "{}".to_owned(),
+        }
     }
 }
 
 impl Poster {
     /// Starts to post reports `0..count`, at most `per_second` of them.
-    pub(crate) fn start(http: u16, grpc: u16, count: u64, per_second: u64) -> Self {
+    pub(crate) fn start(run: Run, http: u16, grpc: u16, count: u64, per_second: u64) -> Self {
         let tally = Arc::new(Tally::default());
         let next = Arc::new(AtomicU64::new(0));
         let start = Instant::now();
@@ -93,9 +111,9 @@ impl Poster {
                     let begun = Instant::now();
                     loop {
                         let confirmed = if worker < WORKERS {
-                            post_http(http, n, &tally).await
+                            post_http(http, run, n, &tally).await
                         } else {
-                            post_grpc(&mut client, n, &tally).await
+                            post_grpc(&mut client, run, n, &tally).await
                         };
                         if confirmed {
                             tally.confirmed.fetch_add(1, Relaxed);
@@ -139,7 +157,7 @@ impl Poster {
     }
 }
 
-async fn post_http(port: u16, n: u64, tally: &Tally) -> bool {
+async fn post_http(port: u16, run: Run, n: u64, tally: &Tally) -> bool {
     let stream = match TcpStream::connect(("127.0.0.1", port)).await {
         Ok(stream) => stream,
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
@@ -153,9 +171,9 @@ async fn post_http(port: u16, n: u64, tally: &Tally) -> bool {
     let request = Request::post("/agent/v1/report")
         .header(header::HOST, "127.0.0.1")
         .header(header::CONTENT_TYPE, "application/json")
-        .header("traceparent", traceparent(n))
+        .header("traceparent", run.traceparent(n))
         .body(Full::new(Bytes::from(
-            serde_json::to_vec(&report(n)).unwrap(),
+            serde_json::to_vec(&run.report(n)).unwrap(),
         )))
         .unwrap();
     let response = match sender.send_request(request).await {
@@ -179,24 +197,48 @@ async fn post_http(port: u16, n: u64, tally: &Tally) -> bool {
     }
 }
 
-async fn post_grpc(client: &mut ReportServiceClient<Channel>, n: u64, tally: &Tally) -> bool {
-    let mut request = tonic::Request::new(report(n));
+async fn post_grpc(
+    client: &mut ReportServiceClient<Channel>,
+    run: Run,
+    n: u64,
+    tally: &Tally,
+) -> bool {
+    let mut request = tonic::Request::new(run.report(n));
     request
         .metadata_mut()
-        .insert("traceparent", traceparent(n).parse().unwrap());
+        .insert("traceparent", run.traceparent(n).parse().unwrap());
     match client.post_report(request).await {
         Ok(response) => {
             assert_eq!(response.into_inner().code, 0);
             true
         }
         Err(status) if status.code() == Code::Unavailable => {
-            let counter = match std::error::Error::source(&status) {
+            let counter = match status.source() {
                 Some(_) => &tally.refused,
                 None => &tally.unavailable,
             };
             counter.fetch_add(1, Relaxed);
             false
         }
+        Err(status) if was_not_sent(&status) => {
+            tally.refused.fetch_add(1, Relaxed);
+            false
+        }
         Err(status) => panic!("report {n}: {status:?}"),
     }
+}
+
+/// The connection was closed before the request went out: nobody has seen it.
+fn was_not_sent(status: &Status) -> bool {
+    let mut cause: Option<&dyn Error> = status.source();
+    while let Some(error) = cause {
+        if error
+            .downcast_ref::<hyper::Error>()
+            .is_some_and(hyper::Error::is_canceled)
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }

@@ -5,6 +5,8 @@ use std::{collections::HashSet, path::Path, time::Duration};
 use sqlx::{Row, SqlitePool, sqlite::SqliteConnectOptions};
 use tokio::time::{Instant, sleep};
 
+use crate::poster::Run;
+
 /// A stored report: which one it was, in which trace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Stored {
@@ -12,24 +14,32 @@ pub(crate) struct Stored {
     pub(crate) trace_id: String,
 }
 
+/// The rows of one run.
 pub(crate) struct Rows {
     pool: SqlitePool,
+    names: String,
 }
 
 impl Rows {
-    pub(crate) fn open(database: &Path) -> Self {
+    pub(crate) fn open(database: &Path, run: Run) -> Self {
         let options = SqliteConnectOptions::new()
             .filename(database)
             .read_only(true);
+        let names = format!("{}%", run.prefix());
         Self {
             pool: SqlitePool::connect_lazy_with(options),
+            names,
         }
     }
 
     pub(crate) async fn count(&self) -> i64 {
-        let sql = "SELECT (SELECT count(*) FROM realtime_warehousing)
-            + (SELECT count(*) FROM acceptance_status)";
-        sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
+        let sql = "SELECT (SELECT count(*) FROM realtime_warehousing WHERE event_name LIKE ?1)
+            + (SELECT count(*) FROM acceptance_status WHERE data_name LIKE ?1)";
+        sqlx::query_scalar(sql)
+            .bind(&self.names)
+            .fetch_one(&self.pool)
+            .await
+            .unwrap()
     }
 
     /// Waits until `expected` rows are there; answers how long that took.
@@ -50,8 +60,14 @@ impl Rows {
 
     pub(crate) async fn all(&self) -> HashSet<Stored> {
         let sql = "SELECT event_name AS name, trace_id FROM realtime_warehousing
-            UNION ALL SELECT data_name AS name, trace_id FROM acceptance_status";
-        let rows = sqlx::query(sql).fetch_all(&self.pool).await.unwrap();
+            WHERE event_name LIKE ?1
+            UNION ALL SELECT data_name AS name, trace_id FROM acceptance_status
+            WHERE data_name LIKE ?1";
+        let rows = sqlx::query(sql)
+            .bind(&self.names)
+            .fetch_all(&self.pool)
+            .await
+            .unwrap();
         rows.iter()
             .map(|row| Stored {
                 name: row.get("name"),
@@ -63,9 +79,14 @@ impl Rows {
     /// Deliveries beyond the first, and the messages that had any.
     pub(crate) async fn duplicates(&self) -> (i64, i64) {
         let sql = "SELECT coalesce(sum(d - 1), 0), coalesce(sum(d > 1), 0) FROM (
-            SELECT deliveries AS d FROM realtime_warehousing
-            UNION ALL SELECT deliveries AS d FROM acceptance_status)";
-        let row = sqlx::query(sql).fetch_one(&self.pool).await.unwrap();
+            SELECT deliveries AS d FROM realtime_warehousing WHERE event_name LIKE ?1
+            UNION ALL
+            SELECT deliveries AS d FROM acceptance_status WHERE data_name LIKE ?1)";
+        let row = sqlx::query(sql)
+            .bind(&self.names)
+            .fetch_one(&self.pool)
+            .await
+            .unwrap();
         (row.get(0), row.get(1))
     }
 }

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
-    poster::{Poster, expected},
+    poster::{Poster, Run},
     rows::Rows,
     service::{Service, free_port},
 };
@@ -24,6 +24,7 @@ const BACK_WITHIN: Duration = Duration::from_secs(40);
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 struct Site {
+    run: Run,
     folder: TempDir,
     http: u16,
     grpc: u16,
@@ -32,6 +33,7 @@ struct Site {
 impl Site {
     fn new() -> Self {
         Self {
+            run: Run::new(),
             folder: tempfile::tempdir().unwrap(),
             http: free_port(),
             grpc: free_port(),
@@ -59,13 +61,13 @@ impl Site {
     }
 
     fn rows(&self) -> Rows {
-        Rows::open(&self.folder.path().join("rows.sqlite"))
+        Rows::open(&self.folder.path().join("rows.sqlite"), self.run)
     }
 }
 
-async fn assert_every_report_is_stored_once(rows: &Rows) {
+async fn assert_every_report_is_stored_once(run: Run, rows: &Rows) {
     let stored = rows.all().await;
-    let wanted: HashSet<_> = (0..REPORTS).map(expected).collect();
+    let wanted: HashSet<_> = (0..REPORTS).map(|n| run.expected(n)).collect();
     let missing: Vec<_> = wanted.difference(&stored).take(5).collect();
     let strange: Vec<_> = stored.difference(&wanted).take(5).collect();
     assert!(
@@ -82,7 +84,7 @@ async fn sigterm_to_every_service_loses_nothing() {
     let reports = site.report_service("report-1").await;
     let saver = site.saver("saver-1").await;
     let rows = site.rows();
-    let mut poster = Poster::start(site.http, site.grpc, REPORTS, PER_SECOND);
+    let mut poster = Poster::start(site.run, site.http, site.grpc, REPORTS, PER_SECOND);
 
     poster.reaches(REPORTS / 4).await;
     let saver_1 = saver.stop().await;
@@ -98,7 +100,7 @@ async fn sigterm_to_every_service_loses_nothing() {
     let waited = rows
         .wait_for(i64::try_from(REPORTS).unwrap(), BACK_WITHIN)
         .await;
-    assert_every_report_is_stored_once(&rows).await;
+    assert_every_report_is_stored_once(site.run, &rows).await;
     let saver_3 = saver.stop().await;
     let report_2 = reports.stop().await;
     let (duplicates, of) = rows.duplicates().await;
@@ -121,7 +123,7 @@ async fn sigkill_to_the_saver_loses_nothing() {
     let reports = site.report_service("report-1").await;
     let saver = site.saver("saver-1").await;
     let rows = site.rows();
-    let mut poster = Poster::start(site.http, site.grpc, REPORTS, PER_SECOND);
+    let mut poster = Poster::start(site.run, site.http, site.grpc, REPORTS, PER_SECOND);
 
     poster.reaches(REPORTS / 2).await;
     saver.kill().await;
@@ -132,7 +134,7 @@ async fn sigkill_to_the_saver_loses_nothing() {
     rows.wait_for(i64::try_from(REPORTS).unwrap(), BACK_WITHIN)
         .await;
     let back = killed.elapsed();
-    assert_every_report_is_stored_once(&rows).await;
+    assert_every_report_is_stored_once(site.run, &rows).await;
     saver.stop().await;
     reports.stop().await;
     let (duplicates, of) = rows.duplicates().await;
