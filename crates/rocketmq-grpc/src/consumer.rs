@@ -30,7 +30,7 @@ mod settler;
 use std::{
     collections::HashMap,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -304,10 +304,10 @@ impl Consumer {
     /// Ends the intake of all topics, in milliseconds when nothing is under way.
     ///
     /// A receive whose answer has begun is read to its end; one on which nothing has arrived is
-    /// looked at once more and cancelled. (The broker hands the next message to a cancelled receive
-    /// first: it comes 3 s late to another consumer.) What arrived is returned by further calls of
-    /// [`receive`](Consumer::receive); what is not fetched is handed back by
-    /// [`close`](Consumer::close).
+    /// looked at once more (for 0.3 s where messages came within the last second) and cancelled.
+    /// (The broker hands the next message to a cancelled receive first: it comes 3 s late to another
+    /// consumer.) What arrived is returned by further calls of [`receive`](Consumer::receive); what
+    /// is not fetched is handed back by [`close`](Consumer::close).
     ///
     /// # Cancel safety
     ///
@@ -426,6 +426,7 @@ impl Sources {
                 invisible: self.config.invisible_duration,
                 long_poll: self.config.long_polling_timeout,
                 busy: AtomicBool::new(false),
+                last_message_at: Mutex::default(),
                 gone: gone.clone(),
                 corrupted: self.corrupted.clone(),
             });

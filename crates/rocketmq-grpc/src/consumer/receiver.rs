@@ -7,7 +7,7 @@
 use std::{
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -45,6 +45,11 @@ const REFUSED_FIRST: Duration = Duration::from_secs(1);
 const REFUSED_MAX: Duration = Duration::from_secs(30);
 /// A stopped receive is given this long for bytes that are in this machine already.
 const LAST_LOOK: Duration = Duration::from_millis(10);
+/// Where messages flow, a stopped receive is given this long for its answer to begin: cancelled in
+/// between, it would lose what the proxy has written and nobody has read, until the lease is over.
+const LAST_LOOK_IN_FLOW: Duration = Duration::from_millis(300);
+/// Messages flow if the last one is not older than this.
+const FLOW: Duration = Duration::from_secs(1);
 /// How long a stopped receive whose answer has begun is read.
 const READ_OUT_MAX: Duration = Duration::from_secs(2);
 
@@ -59,6 +64,8 @@ pub(super) struct Source {
     pub(super) invisible: Duration,
     pub(super) long_poll: Duration,
     pub(super) busy: AtomicBool,
+    /// When the last message came.
+    pub(super) last_message_at: Mutex<Option<Instant>>,
     /// The broker left the route; receives under way end by themselves.
     pub(super) gone: CancellationToken,
     /// Messages whose bodies were damaged.
@@ -184,7 +191,7 @@ impl Source {
                     if answer.first_item_at.is_some() {
                         continue;
                     }
-                    match tokio::time::timeout(LAST_LOOK, items.next()).await {
+                    match tokio::time::timeout(self.last_look(), items.next()).await {
                         Ok(item) => item,
                         Err(_) => return answer.end(None),
                     }
@@ -252,6 +259,7 @@ impl Source {
             next = items.next().now_or_never().flatten();
         }
         if !leases.is_empty() {
+            *self.last_message_at() = Some(Instant::now());
             self.intake.put(credit, leases);
         }
         result
@@ -351,6 +359,16 @@ impl Source {
             self.intake.fail(error);
         }
         self.until_over(tokio::time::sleep(delay)).await;
+    }
+
+    /// How long a stopped receive on which nothing has arrived is waited for.
+    fn last_look(&self) -> Duration {
+        let flows = self.last_message_at().is_some_and(|at| at.elapsed() < FLOW);
+        if flows { LAST_LOOK_IN_FLOW } else { LAST_LOOK }
+    }
+
+    fn last_message_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.last_message_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_over(&self) -> bool {
