@@ -4,10 +4,16 @@
 //!
 //! ```
 //! # use std::time::Duration;
-//! # use rocketmq_grpc::{Client, ConsumerConfig, Filter, Settlement};
-//! # async fn example(client: Client) -> rocketmq_grpc::Result<()> {
+//! # use rocketmq_grpc::{Client, Config, Connector, ConsumerConfig, Filter, Settlement};
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> rocketmq_grpc::Result<()> {
+//! # let broker = rocketmq_devbroker::DevBroker::start().await;
+//! # let link = broker.connector();
+//! # let connector = Connector::new(tower::service_fn(move |_| std::future::ready(link.connect())));
+//! # let client = Client::with_connector(Config::new("dev:8081"), connector)?;
 //! let config = ConsumerConfig::new("billing").subscribe("orders", Filter::all());
 //! let consumer = client.consumer(config).await?;
+//! # client.producer(Default::default()).await?.send(rocketmq_grpc::Message::new("orders", "x")).await?;
 //! for lease in consumer.receive("orders", 32).await? {
 //!     println!("{:?}", lease.message().body);
 //!     consumer.settle(lease, Settlement::Ack);

@@ -368,7 +368,9 @@ impl Source {
     }
 
     fn last_message_at(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.last_message_at.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last_message_at
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_over(&self) -> bool {
