@@ -65,9 +65,15 @@ where
 fn supervise(run: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
     let supervisor = runtime(&mut Builder::new_current_thread())?;
     let workers = runtime(&mut Builder::new_multi_thread())?;
-    let result = supervisor.block_on(watch(&workers, run));
-    workers.shutdown_timeout(BLOCKING_GRACE);
-    result
+    if let Some(result) = supervisor.block_on(watch(&workers, run))? {
+        workers.shutdown_timeout(BLOCKING_GRACE);
+        return result;
+    }
+    workers.shutdown_background();
+    Err(Error::msg(
+        "the process was ended at its deadline: code that blocks its thread, or that runs after \
+         the App, held it",
+    ))
 }
 
 fn runtime(builder: &mut Builder) -> Result<Runtime> {
@@ -77,11 +83,12 @@ fn runtime(builder: &mut Builder) -> Result<Runtime> {
         .map_err(|e| Error::msg("could not build the runtime").with_source(e))
 }
 
-/// Runs `run` on `workers` while this thread serves the signals.
+/// Runs `run` on `workers` while this thread serves the signals; `None` if it held the process past
+/// its deadline.
 async fn watch(
     workers: &Runtime,
     run: impl Future<Output = Result<()>> + Send + 'static,
-) -> Result<()> {
+) -> Result<Option<Result<()>>> {
     let (sender, signals) = Signals::channel();
     tokio::spawn(signal::forward(sender.clone())?);
     let mut stops = process::install(signals.clone());
@@ -93,21 +100,18 @@ async fn watch(
         let last = [signalled, stopping].into_iter().flatten().min();
         let until = last.map(|at| at + WATCHDOG_GRACE);
         tokio::select! {
-            ended = &mut task => return ended.unwrap_or_else(|e| Err(died(e))),
+            ended = &mut task => return Ok(Some(ended.unwrap_or_else(|e| Err(died(e))))),
             () = signals.reached(seen + 1) => {
                 seen = sender.count();
                 let Some(by) = on_signal(seen, stops.borrow().timeout) else {
                     task.abort();
-                    return Ok(());
+                    return Ok(Some(Ok(())));
                 };
                 signalled = Some(signalled.map_or(by, |earlier| earlier.min(by)));
             }
             Ok(()) = stops.changed() => {}
             () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => {
-                return Err(Error::msg(
-                    "the process was ended at its deadline: code that blocks its thread, or that \
-                     runs after the App, held it",
-                ));
+                return Ok(None);
             }
         }
     }
