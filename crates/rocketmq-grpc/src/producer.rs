@@ -158,8 +158,13 @@ impl Producer {
     /// # Examples
     ///
     /// ```
-    /// # use rocketmq_grpc::{Client, Message, ProducerConfig};
-    /// # async fn example(client: Client) -> rocketmq_grpc::Result<()> {
+    /// # use rocketmq_grpc::{Client, Config, Connector, Message, ProducerConfig};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> rocketmq_grpc::Result<()> {
+    /// # let broker = rocketmq_devbroker::DevBroker::start().await;
+    /// # let link = broker.connector();
+    /// # let connector = Connector::new(tower::service_fn(move |_| std::future::ready(link.connect())));
+    /// # let client = Client::with_connector(Config::new("dev:8081"), connector)?;
     /// let producer = client.producer(ProducerConfig::new().topic("orders")).await?;
     /// let receipt = producer.send(Message::new("orders", "a body").tag("created")).await?;
     /// println!("stored as {}", receipt.message_id);

@@ -21,8 +21,13 @@ const CLOSE_SHARE: u32 = 5;
 ///
 /// ```
 /// # use std::{convert::Infallible, time::Duration};
-/// # use rocketmq_grpc::{Client, ConsumerConfig, Filter, PushConsumer};
-/// # async fn example(client: Client) -> rocketmq_grpc::Result<()> {
+/// # use rocketmq_grpc::{Client, Config, Connector, ConsumerConfig, Filter, PushConsumer};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> rocketmq_grpc::Result<()> {
+/// # let broker = rocketmq_devbroker::DevBroker::start().await;
+/// # let link = broker.connector();
+/// # let connector = Connector::new(tower::service_fn(move |_| std::future::ready(link.connect())));
+/// # let client = Client::with_connector(Config::new("dev:8081"), connector)?;
 /// let config = ConsumerConfig::new("billing").subscribe("orders", Filter::all());
 /// let consumer = PushConsumer::start(&client, config, 8, async |message| {
 ///     println!("{}: {:?}", message.id, message.body);

@@ -164,22 +164,12 @@ async fn a_damaged_message_goes_back_and_is_never_shown() {
     ]);
     assert_eq!(ids(&consumer.receive(TOPIC, 3).await.unwrap()), ["good"]);
     eventually("both are back", || fake.state().seen.changes.len() == 2).await;
-    let state = fake.state();
-    let mut back: Vec<_> = state
-        .seen
-        .changes
-        .iter()
-        .map(|it| it.message_id.as_str())
-        .collect();
+    let changes = fake.state().seen.changes.clone();
+    let mut back: Vec<_> = changes.iter().map(|it| it.message_id.as_str()).collect();
     back.sort_unstable();
     assert_eq!(back, ["bad", "worse"]);
-    let delay = state.seen.changes[0]
-        .invisible_duration
-        .as_ref()
-        .unwrap()
-        .seconds;
+    let delay = changes[0].invisible_duration.as_ref().unwrap().seconds;
     assert_eq!(delay, 1, "the first step of the default policy");
-    drop(state);
     assert_eq!(consumer.stats().corrupted, 2);
     assert!(
         tokio::time::timeout(Duration::from_millis(1), consumer.settled())
@@ -241,7 +231,7 @@ async fn what_is_asked_for_and_what_is_returned_never_exceed_the_room() {
     let state = fake.state();
     let asked: i32 = state.seen.receives.iter().map(|it| it.batch_size).sum();
     assert!(state.seen.receives.iter().all(|it| it.batch_size <= 32));
-    assert!(asked >= 100 && asked <= 100 + 31, "{asked}");
+    assert_eq!(asked, 100);
 }
 
 #[tokio::test(start_paused = true)]

@@ -71,7 +71,7 @@ pub(crate) struct Seen {
 #[derive(Debug, Clone)]
 pub(crate) enum Item {
     Status(Code),
-    Message(pb::Message),
+    Message(Box<pb::Message>),
     Pause(Duration),
     Break(Status),
     /// Nothing more until the client goes.
@@ -119,7 +119,7 @@ impl Fake {
     }
 
     /// Sends a command to all clients.
-    pub(crate) fn command(&self, command: Command) {
+    pub(crate) fn command(&self, command: &Command) {
         for stream in &self.state().telemetry {
             let _ = stream.send(Ok(pb::TelemetryCommand {
                 status: None,
@@ -181,7 +181,7 @@ pub(crate) fn status(code: Code) -> Option<pb::Status> {
 
 /// A message with the id `id` and the handle `h-id`.
 pub(crate) fn message(id: &str) -> Item {
-    Item::Message(pb::Message {
+    Item::Message(Box::new(pb::Message {
         topic: None,
         user_properties: [("p".to_owned(), "v".to_owned())].into(),
         system_properties: Some(pb::SystemProperties {
@@ -192,7 +192,7 @@ pub(crate) fn message(id: &str) -> Item {
             ..Default::default()
         }),
         body: "body".into(),
-    })
+    }))
 }
 
 pub(crate) fn messages(ids: std::ops::Range<usize>) -> Vec<Item> {
@@ -341,7 +341,7 @@ impl MessagingService for Fake {
                         None
                     }
                     Some(Item::Status(code)) => Some(Ok(Content::Status(status(code).unwrap()))),
-                    Some(Item::Message(message)) => Some(Ok(Content::Message(message))),
+                    Some(Item::Message(message)) => Some(Ok(Content::Message(*message))),
                     Some(Item::Break(status)) => Some(Err(status)),
                     Some(Item::Pause(pause)) => return wait(Some(pause)),
                     Some(Item::Hang) => return wait(None),

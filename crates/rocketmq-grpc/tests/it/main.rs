@@ -1,7 +1,9 @@
-//! Behaviour, against a dev broker and a scripted server. All in memory, so the clock is paused.
+//! Behaviour, against the dev broker, and against a scripted server for the faults that a broker
+//! seldom shows. The scripted one is all in one runtime, so its clock is paused.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod consumer;
+mod dev_broker;
 mod fake;
 mod link;
 mod producer;

@@ -187,7 +187,7 @@ async fn the_server_may_ask_to_connect_anew() {
     let fake = Fake::start();
     let consumer = fake.consumer().await;
     let nonce = String::new();
-    fake.command(Command::ReconnectEndpointsCommand(
+    fake.command(&Command::ReconnectEndpointsCommand(
         pb::ReconnectEndpointsCommand { nonce },
     ));
     eventually("a second connection", || fake.link.connections() == 2).await;

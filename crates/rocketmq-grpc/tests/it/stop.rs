@@ -102,23 +102,23 @@ async fn an_answer_that_hangs_does_not_hold_the_stop() {
 async fn close_hands_back_what_nobody_took_then_settles_then_says_good_bye() {
     let fake = Fake::start();
     let consumer = fake.consumer().await;
-    fake.push(messages(0..3));
-    let lease = consumer.receive(TOPIC, 3).await.unwrap().remove(0);
-    fake.push(messages(3..4));
-    let waiting = consumer.receive(TOPIC, 1);
-    drop(waiting);
+    let waiting = consumer.receive(TOPIC, 4);
+    assert!(
+        tokio::time::timeout(Duration::from_secs(1), waiting)
+            .await
+            .is_err()
+    );
+    fake.push(messages(0..4));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let lease = consumer.receive(TOPIC, 1).await.unwrap().remove(0);
     fake.state().delay = Duration::from_millis(50);
     consumer.settle(lease, Settlement::Ack);
     consumer.close(in_seconds(5)).await.unwrap();
-    let state = fake.state();
-    let position = |call| state.seen.calls.iter().position(|it| *it == call);
-    assert!(
-        position("ack") < position("termination"),
-        "{:?}",
-        state.seen.calls
-    );
-    assert_eq!(state.seen.calls.last(), Some(&"termination"));
-    drop(state);
+    let calls = fake.state().seen.calls.clone();
+    let position = |call| calls.iter().position(|it| *it == call);
+    assert!(position("ack") < position("termination"), "{calls:?}");
+    assert_eq!(calls.last(), Some(&"termination"));
+    assert_eq!(fake.state().seen.changes.len(), 3, "those that nobody took");
     assert!(consumer.settled().await[0].result.is_ok());
 }
 
