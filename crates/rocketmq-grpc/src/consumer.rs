@@ -176,7 +176,10 @@ impl Consumer {
         }
         tokio::select! {
             biased;
-            taken = intake.take(max) => taken,
+            taken = intake.take(max) => match taken {
+                Ok(none) if none.is_empty() => self.instance.shared.check_open().map(|()| none),
+                taken => taken,
+            },
             () = self.instance.stop.cancelled() => Err(Error::closed("consumer")),
             () = self.instance.shared.closed.cancelled() => Err(Error::closed("client")),
         }
@@ -390,6 +393,14 @@ impl Sources {
         self.poll(&brokers);
         let interval = self.instance.shared.config.route_refresh_interval;
         let stopping = self.intake.stopping.clone();
+        // A client that is closed polls no more, whatever its consumers do.
+        let (stop, intake) = (self.instance.stop.clone(), self.intake.clone());
+        self.intake.loops.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => intake.begin_stop(),
+                () = intake.stopping.cancelled() => {}
+            }
+        });
         while stopping
             .run_until_cancelled(tokio::time::sleep(interval))
             .await

@@ -1,6 +1,9 @@
 //! Settlements: acknowledgements in batches, everything else one by one; tried again while the lease
 //! lasts, and each answered once.
 
+mod line;
+mod request;
+
 use std::{
     collections::VecDeque,
     sync::{
@@ -10,8 +13,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use rocketmq_proto::v2::{self as pb, Code};
 use tokio::{
     sync::{Notify, Semaphore, mpsc, oneshot},
     time::Instant,
@@ -19,16 +20,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
-use super::acks::AckQueue;
+use self::request::Extension;
 use crate::{
-    Error, Lease, Settled, Settlement,
-    backoff::jitter,
-    connection::Connection,
-    convert,
-    instance::Instance,
-    lease::{Grip, Hold},
-    message::INVISIBLE_MAX,
-    rpc::{Rpc, Subject},
+    Error, Lease, Settled, Settlement, backoff::jitter, connection::Connection, instance::Instance,
+    lease::Grip, message::INVISIBLE_MAX,
 };
 
 /// Reports that wait for [`Settler::reports`]; beyond, the oldest is forgotten.
@@ -325,126 +320,6 @@ impl Settler {
         self.finish(job, Err(error));
     }
 
-    async fn run_line(
-        self: Arc<Self>,
-        topic: Arc<str>,
-        connection: Arc<Connection>,
-        mut jobs: mpsc::UnboundedReceiver<Job>,
-    ) {
-        const TAKE_MAX: usize = 256;
-        let rpc = Rpc {
-            identity: self.instance.identity.clone(),
-            connection,
-        };
-        let mut queue = AckQueue::new();
-        let mut in_flight: FuturesUnordered<BoxFuture<'_, Vec<(Instant, Job)>>> =
-            FuturesUnordered::new();
-        let mut taken = Vec::new();
-        let mut open = true;
-        while open || !queue.is_empty() || !in_flight.is_empty() {
-            let hurry = !open || self.hurry.load(Ordering::Relaxed);
-            while let Some(batch) = queue.next_batch(Instant::now(), in_flight.len(), hurry) {
-                in_flight.push(Box::pin(self.ack(&rpc, &topic, batch)));
-            }
-            let wake_at = queue.wake_at(in_flight.len());
-            tokio::select! {
-                count = jobs.recv_many(&mut taken, TAKE_MAX), if open => {
-                    open = count > 0;
-                    let now = Instant::now();
-                    taken.drain(..).for_each(|job| queue.push(job, now));
-                }
-                Some(failed) = in_flight.next() => {
-                    failed.into_iter().for_each(|(at, job)| queue.push_later(job, at));
-                }
-                () = tokio::time::sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {}
-                () = self.abort.cancelled() => break,
-            }
-        }
-        // Gives up what is under way, see `Batch`.
-        drop(in_flight);
-        jobs.close();
-        while let Some(job) = jobs.recv().await {
-            queue.push(job, Instant::now());
-        }
-        queue.drain().for_each(|job| self.give_up(job));
-    }
-
-    /// One request; returns what is to be tried again, and when.
-    async fn ack(&self, rpc: &Rpc, topic: &Arc<str>, batch: Vec<Job>) -> Vec<(Instant, Job)> {
-        let batch = Batch {
-            settler: self,
-            jobs: batch,
-        };
-        let request = pb::AckMessageRequest {
-            group: Some(self.instance.resource(&self.group)),
-            topic: Some(self.instance.resource(topic)),
-            entries: batch
-                .jobs
-                .iter()
-                .map(|job| pb::AckMessageEntry {
-                    message_id: job.grip.message_id.clone(),
-                    receipt_handle: job.grip.hold.handle.clone(),
-                    lite_topic: None,
-                })
-                .collect(),
-        };
-        let subject = Subject {
-            topic: Some(topic),
-            group: Some(&self.group),
-        };
-        let timeout = self.instance.request_timeout();
-        let answer = rpc
-            .call_any(
-                "ack",
-                subject,
-                request,
-                timeout,
-                |mut stub, rq| async move { stub.ack_message(rq).await },
-            )
-            .await;
-        let jobs = batch.into_jobs();
-        let (answer, id) = match answer {
-            Ok(answered) => answered,
-            Err(error) => {
-                self.instance.react(rpc.connection.endpoints(), &error);
-                return jobs
-                    .into_iter()
-                    .filter_map(|job| self.after(job, Err(error.clone())))
-                    .collect();
-            }
-        };
-        let at = || rpc.at("ack", subject, id);
-        let whole = answer
-            .status
-            .unwrap_or_else(|| status(Code::InternalError, "no status"));
-        // Entries come in the order of the request; if not, they are found by their handles.
-        let mut entries: Vec<Option<pb::AckMessageResultEntry>> =
-            answer.entries.into_iter().map(Some).collect();
-        let mut again = Vec::new();
-        for (n, job) in jobs.into_iter().enumerate() {
-            let entry = take_entry(&mut entries, n, &job);
-            let found = entry
-                .and_then(|it| it.status)
-                .unwrap_or_else(|| whole.clone());
-            let result = if found.code == Code::Ok as i32 {
-                Ok(())
-            } else if found.code == Code::MultipleResults as i32 {
-                Err(Error::status(
-                    Code::InternalError as i32,
-                    "no result for this entry",
-                    at(),
-                ))
-            } else {
-                Err(Error::status(found.code, &found.message, at()))
-            };
-            if let Err(error) = &result {
-                self.instance.react(rpc.connection.endpoints(), error);
-            }
-            again.extend(self.after(job, result));
-        }
-        again
-    }
-
     /// Answers the job, or says when it is tried again.
     fn after(&self, mut job: Job, result: Result<(), Error>) -> Option<(Instant, Job)> {
         let error = match result {
@@ -482,179 +357,6 @@ impl Settler {
         Some((at, job))
     }
 
-    async fn settle_one(self: Arc<Self>, job: Job) {
-        let mut job = job;
-        loop {
-            let Some(result) = self.abort.run_until_cancelled(self.try_one(&job)).await else {
-                return self.give_up(job);
-            };
-            let Some((at, again)) = self.after(job, result) else {
-                return;
-            };
-            job = again;
-            if self
-                .abort
-                .run_until_cancelled(tokio::time::sleep_until(at))
-                .await
-                .is_none()
-            {
-                return self.give_up(job);
-            }
-        }
-    }
-
-    async fn try_one(&self, job: &Job) -> Result<(), Error> {
-        let _slot = self
-            .requests
-            .acquire()
-            .await
-            .map_err(|_| Error::closed("consumer"))?;
-        let grip = &job.grip;
-        let rpc = Rpc {
-            identity: self.instance.identity.clone(),
-            connection: grip.connection.clone(),
-        };
-        let result = match job.how {
-            Settlement::RetryAfter(delay) => self
-                .change(&rpc, "retry", grip, delay.min(INVISIBLE_MAX))
-                .await
-                .map(drop),
-            Settlement::HandBack => self
-                .change(&rpc, "hand-back", grip, Duration::ZERO)
-                .await
-                .map(drop),
-            Settlement::DeadLetter => self.dead_letter(&rpc, grip).await,
-            Settlement::Ack => Ok(()),
-        };
-        if let Err(error) = &result {
-            self.instance.react(rpc.connection.endpoints(), error);
-        }
-        result
-    }
-
-    async fn change(
-        &self,
-        rpc: &Rpc,
-        operation: &'static str,
-        grip: &Grip,
-        invisible: Duration,
-    ) -> Result<String, Error> {
-        let hold = &grip.hold;
-        self.change_hold(
-            rpc,
-            operation,
-            &grip.topic,
-            &grip.message_id,
-            hold,
-            invisible,
-        )
-        .await
-    }
-
-    /// Returns the handle that replaces the one in `hold`.
-    async fn change_hold(
-        &self,
-        rpc: &Rpc,
-        operation: &'static str,
-        topic: &str,
-        message_id: &str,
-        hold: &Hold,
-        invisible: Duration,
-    ) -> Result<String, Error> {
-        let request = pb::ChangeInvisibleDurationRequest {
-            group: Some(self.instance.resource(&self.group)),
-            topic: Some(self.instance.resource(topic)),
-            receipt_handle: hold.handle.clone(),
-            invisible_duration: Some(convert::proto_duration(invisible)),
-            message_id: message_id.to_owned(),
-            ..Default::default()
-        };
-        let subject = Subject {
-            topic: Some(topic),
-            group: Some(&self.group),
-        };
-        let timeout = self.instance.request_timeout();
-        let answer = rpc
-            .call(
-                operation,
-                subject,
-                request,
-                timeout,
-                |mut stub, rq| async move { stub.change_invisible_duration(rq).await },
-            )
-            .await?;
-        Ok(answer.receipt_handle)
-    }
-
-    async fn dead_letter(&self, rpc: &Rpc, grip: &Grip) -> Result<(), Error> {
-        let max_attempts = self.instance.settings.borrow().max_attempts;
-        let request = pb::ForwardMessageToDeadLetterQueueRequest {
-            group: Some(self.instance.resource(&self.group)),
-            topic: Some(self.instance.resource(&grip.topic)),
-            receipt_handle: grip.hold.handle.clone(),
-            message_id: grip.message_id.clone(),
-            delivery_attempt: i32::try_from(grip.attempt).unwrap_or(i32::MAX),
-            max_delivery_attempts: i32::try_from(max_attempts).unwrap_or(i32::MAX),
-            lite_topic: None,
-        };
-        let subject = Subject {
-            topic: Some(&grip.topic),
-            group: Some(&self.group),
-        };
-        let timeout = self.instance.request_timeout();
-        rpc.call(
-            "dead letter",
-            subject,
-            request,
-            timeout,
-            |mut stub, rq| async move { stub.forward_message_to_dead_letter_queue(rq).await },
-        )
-        .await?;
-        Ok(())
-    }
-
-    async fn extend_hold(&self, it: Extension) -> Result<Hold, Error> {
-        let rpc = Rpc {
-            identity: self.instance.identity.clone(),
-            connection: it.connection,
-        };
-        let mut delay = RETRY_FIRST;
-        loop {
-            let asked_at = Instant::now();
-            let changed = self
-                .change_hold(
-                    &rpc,
-                    "extension",
-                    &it.topic,
-                    &it.message_id,
-                    &it.hold,
-                    it.by,
-                )
-                .await;
-            let error = match changed {
-                Ok(handle) => {
-                    // A server that names no new handle means the old one.
-                    let handle = if handle.is_empty() {
-                        it.hold.handle
-                    } else {
-                        handle
-                    };
-                    return Ok(Hold {
-                        handle,
-                        deadline: asked_at + it.by,
-                    });
-                }
-                Err(error) => error,
-            };
-            self.instance.react(rpc.connection.endpoints(), &error);
-            if !error.is_retryable() || Instant::now() + delay >= it.hold.deadline {
-                return Err(error);
-            }
-            tokio::time::sleep(jitter(delay)).await;
-            delay = (delay * 2).min(RETRY_MAX);
-        }
-    }
-
     async fn until(&self, done: impl Fn() -> bool) {
         loop {
             let progress = self.progress.notified();
@@ -680,72 +382,9 @@ impl Settler {
     }
 }
 
-#[derive(Debug)]
-struct Extension {
-    topic: Arc<str>,
-    message_id: String,
-    connection: Arc<Connection>,
-    hold: Hold,
-    by: Duration,
-}
-
-/// Acknowledgements under way: given up if the request is dropped without an answer.
-struct Batch<'a> {
-    settler: &'a Settler,
-    jobs: Vec<Job>,
-}
-
-impl Batch<'_> {
-    fn into_jobs(mut self) -> Vec<Job> {
-        std::mem::take(&mut self.jobs)
-    }
-}
-
-impl Drop for Batch<'_> {
-    fn drop(&mut self) {
-        for job in self.jobs.drain(..) {
-            self.settler.give_up(job);
-        }
-    }
-}
-
 impl Job {
     /// True if the message shall come again.
     fn wants_delivery(&self) -> bool {
         matches!(self.how, Settlement::RetryAfter(_) | Settlement::HandBack)
     }
-}
-
-fn status(code: Code, message: &str) -> pb::Status {
-    pb::Status {
-        code: code.into(),
-        message: message.to_owned(),
-    }
-}
-
-fn take_entry(
-    entries: &mut [Option<pb::AckMessageResultEntry>],
-    n: usize,
-    job: &Job,
-) -> Option<pb::AckMessageResultEntry> {
-    let is_his = |it: &pb::AckMessageResultEntry| it.receipt_handle == job.grip.hold.handle;
-    if let Some(slot) = entries.get_mut(n)
-        && slot.as_ref().is_some_and(is_his)
-    {
-        return slot.take();
-    }
-    if let Some(slot) = entries
-        .iter_mut()
-        .find(|it| it.as_ref().is_some_and(is_his))
-    {
-        return slot.take();
-    }
-    // Some servers name the message only.
-    let named = |it: &pb::AckMessageResultEntry| {
-        it.receipt_handle.is_empty() && it.message_id == job.grip.message_id
-    };
-    entries
-        .iter_mut()
-        .find(|it| it.as_ref().is_some_and(named))?
-        .take()
 }
