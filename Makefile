@@ -19,7 +19,7 @@ doc:
 	cargo doc --no-deps
 
 proto: ## writes the generated code again, without protoc
-	KRATOS_WRITE_PROTO=1 cargo test -q -p rocketmq-proto -p report-proto generated
+	PROTO_WRITE=1 cargo test -q -p rocketmq-proto -p report-proto generated
 
 rocketmq-up: ## a real Apache RocketMQ in .rocketmq, with the examples' topics and group
 	bash deploy/rocketmq/up.sh

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use kratos::{Resource, StartContext};
@@ -86,7 +85,7 @@ impl Client {
             std::future::ready(pipe.connect())
         }));
         // The broker decides which leases it grants: tests make them short.
-        let config = rocketmq_grpc::Config::new(EMBEDDED).invisible_min(Duration::ZERO);
+        let config = rocketmq_grpc::Config::new(EMBEDDED).invisible_min(std::time::Duration::ZERO);
         #[expect(clippy::expect_used, reason = "the address above is a valid one")]
         let client = rocketmq_grpc::Client::with_connector(config, connector)
             .expect("the address of the embedded broker is valid");

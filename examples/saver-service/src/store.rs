@@ -218,7 +218,7 @@ impl Store {
     pub async fn newest(&self, limit: u32) -> sqlx::Result<Vec<Report>> {
         sqlx::query(NEWEST)
             .bind(limit)
-            .try_map(report)
+            .try_map(|row: SqliteRow| report(&row))
             .fetch_all(&self.pool)
             .await
     }
@@ -254,7 +254,7 @@ impl Resource for Store {
     }
 }
 
-fn report(row: SqliteRow) -> sqlx::Result<Report> {
+fn report(row: &SqliteRow) -> sqlx::Result<Report> {
     let kind = match row.try_get("kind")? {
         "event" => Kind::Event,
         _ => Kind::User,

@@ -67,9 +67,11 @@ impl Harness for Dev {
     }
 
     fn bounds(&self) -> Bounds {
-        let mut bounds = Bounds::default();
-        bounds.redelivery_late = Duration::from_secs(1);
-        bounds
+        Bounds {
+            redelivery_late: Duration::from_secs(1),
+            prime: Duration::from_millis(300),
+            ..Bounds::default()
+        }
     }
 }
 

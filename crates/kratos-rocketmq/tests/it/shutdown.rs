@@ -301,7 +301,8 @@ fn free_addr() -> std::net::SocketAddr {
 }
 
 fn config(addr: std::net::SocketAddr) -> http::Config {
-    let mut config = http::Config::default();
-    config.addr = addr;
-    config
+    http::Config {
+        addr,
+        ..http::Config::default()
+    }
 }

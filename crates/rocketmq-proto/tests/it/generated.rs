@@ -1,7 +1,7 @@
 use std::{env, fs, path::Path};
 
 /// Set to anything, it makes the test write the generated code instead of comparing it.
-const WRITE: &str = "ROCKETMQ_PROTO_WRITE";
+const WRITE: &str = "PROTO_WRITE";
 const FILE: &str = "apache.rocketmq.v2.rs";
 
 #[test]

@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 use prost_types::{FileDescriptorSet, field_descriptor_proto::Label};
 
 /// `make proto` sets it: write the generated code instead of comparing.
-const WRITE: &str = "KRATOS_WRITE_PROTO";
+const WRITE: &str = "PROTO_WRITE";
 
 fn generate(out: &Path) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
