@@ -23,7 +23,7 @@ use axum::Router;
 use tokio::net::TcpListener;
 
 pub(crate) use self::{
-    listen::{Hint, listen},
+    listen::{Hint, addr, listen},
     observe::{Protocol, observed},
 };
 use crate::{BoundServer, Endpoint, Result, Shutdown};

@@ -52,6 +52,11 @@ enum Kind {
     Closed,
 }
 
+/// Why a connection failed, in the words of whoever noticed first. The levels in between say the
+/// same again, and a `Status` prints all of them with its own debug output.
+#[derive(Debug)]
+struct RootCause(tonic::Status);
+
 /// What was asked, of whom, under which request id.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct At {
@@ -260,7 +265,7 @@ impl Error {
             } else {
                 (Kind::Disconnected, "the connection was lost".to_owned())
             };
-            return Self::new(kind, message, at, Some(status.into()));
+            return Self::new(kind, message, at, Some(RootCause(status).into()));
         }
         let (kind, message) = match status.code() {
             Grpc::Unavailable | Grpc::Aborted | Grpc::Cancelled => (
@@ -417,6 +422,20 @@ fn one_line(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default().trim();
     line.trim_end_matches('.').chars().take(300).collect()
 }
+
+// === impl RootCause ===
+
+impl fmt::Display for RootCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut root: &(dyn StdError + 'static) = &self.0;
+        while let Some(cause) = root.source() {
+            root = cause;
+        }
+        fmt::Display::fmt(root, f)
+    }
+}
+
+impl StdError for RootCause {}
 
 #[cfg(test)]
 mod tests {

@@ -21,6 +21,7 @@ use crate::config::duration;
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The address; 127.0.0.1:8000 by default. Port 0 takes a free one.
+    #[serde(deserialize_with = "crate::net::addr")]
     pub addr: SocketAddr,
 
     /// Connections at once, 10,000 by default; more wait in the kernel's queue.

@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr};
 
+use serde::{Deserialize, Deserializer, de::Error as _};
 use tokio::net::{TcpListener, TcpSocket};
 
 use crate::{Error, Result};
@@ -16,6 +17,15 @@ pub(crate) struct Hint {
     pub(crate) key: &'static str,
     /// The environment variable of that key.
     pub(crate) variable: &'static str,
+}
+
+/// Reads an address; the standard library's own error says only that the syntax is invalid.
+pub(crate) fn addr<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map_err(|_invalid| {
+        let accepted = "an IP address and a port, such as 127.0.0.1:8000 or [::]:8000";
+        D::Error::custom(format_args!("found {text:?}, expected {accepted}"))
+    })
 }
 
 /// Listens at `addr`; port 0 takes a free one.
