@@ -7,7 +7,7 @@
 # The binary takes make's place, so a signal reaches it and its exit code is make's.
 run:
 	@cargo build --quiet -p quickstart
-	@exec ./target/debug/quickstart
+	@exec "$${CARGO_TARGET_DIR:-target}/debug/quickstart"
 
 test: ## everything that needs no network service, no Java and no protoc
 	cargo test
