@@ -86,6 +86,20 @@ pub trait Consumer: Send + Sync + 'static {
     /// The right to settle one received message. Not `Clone`: what it stands for exists once.
     type Lease: Send + 'static;
 
+    /// After how many attempts the broker itself dead-letters a message of the group, if it says.
+    ///
+    /// A subscription whose [`Policy`](crate::Policy) asks for more is refused at `bind`.
+    fn attempts_limit(&self) -> Option<u32> {
+        None
+    }
+
+    /// How people raise [`attempts_limit`](Consumer::attempts_limit) to `attempts`: a command, for
+    /// the error.
+    fn how_to_raise_attempts(&self, attempts: u32) -> Option<String> {
+        let _ = attempts;
+        None
+    }
+
     /// Waits for messages of one topic, at most `room`; long-polls while there is none.
     ///
     /// Called by one task per topic, never twice at once for the same topic. May return an empty

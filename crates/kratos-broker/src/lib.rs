@@ -8,6 +8,7 @@
 //!
 //! This crate names no broker. It does no I/O of its own and reads no environment.
 
+mod clock;
 mod codec;
 mod delivery;
 pub mod driver;

@@ -7,8 +7,8 @@ use std::{
 
 /// How often a message is tried, and how long to wait in between.
 ///
-/// The lower of [`max_attempts`](Policy::max_attempts) and the group's own limit on the broker
-/// applies. A message whose last attempt failed is dead-lettered.
+/// By default the lower of 16 attempts and the group's own limit on the broker applies. More
+/// [`max_attempts`](Policy::max_attempts) than the broker gives are an error at `bind`. A message whose last attempt failed is dead-lettered.
 ///
 /// ```
 /// use std::time::Duration;
@@ -20,6 +20,8 @@ use std::{
 #[must_use]
 pub struct Policy {
     pub(crate) max_attempts: u32,
+    /// Somebody chose `max_attempts`: the broker must give as many.
+    chosen: bool,
     pub(crate) backoff: Backoff,
 }
 
@@ -40,6 +42,7 @@ impl Policy {
     pub const fn new() -> Self {
         Self {
             max_attempts: 16,
+            chosen: false,
             backoff: Backoff {
                 first: Duration::from_secs(1),
                 factor: 2.0,
@@ -54,6 +57,7 @@ impl Policy {
     pub const fn ordered() -> Self {
         Self {
             max_attempts: 3,
+            chosen: false,
             backoff: Backoff {
                 first: Duration::from_millis(200),
                 factor: 2.0,
@@ -63,10 +67,18 @@ impl Policy {
         }
     }
 
-    /// Sets after how many attempts a message is dead-lettered; at least 1.
+    /// Sets after how many attempts a message is dead-lettered; at least 1. The start fails if the
+    /// broker gives the group fewer. (Not so in
+    /// [`ordered_policy`](crate::Subscription::ordered_policy), whose attempts are ours alone.)
     pub const fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = if attempts == 0 { 1 } else { attempts };
+        self.chosen = true;
         self
+    }
+
+    /// The attempts that somebody asked for.
+    pub(crate) fn chosen_attempts(&self) -> Option<u32> {
+        self.chosen.then_some(self.max_attempts)
     }
 
     /// Sets how long to wait between attempts.

@@ -173,7 +173,9 @@ impl<D: Driver, L: Send + 'static> kratos::Server for Server<D, (), L> {
                 let joined = driver.consumer(spec.clone(), cx.clone());
                 async move { joined.await.map_err(kratos::Error::from) }
             };
-            groups.push((plan, cx.retry(&what, join).await?));
+            let consumer = cx.retry(&what, join).await?;
+            plan.check_attempts(D::SYSTEM, &consumer)?;
+            groups.push((plan, consumer));
         }
         let shared = Shared {
             system: D::SYSTEM,
@@ -211,22 +213,26 @@ impl<D: Driver> BoundServer for Bound<D> {
         };
         let fatal = running.fatal.clone();
         let unfinished = running.drain(&shutdown).await;
-        if let Some(error) = fatal.take() {
-            return Err(error);
-        }
-        if let Some(Broken::Crashed(source)) = broken {
-            let error = kratos::Error::msg("a task of the consumer ended by itself");
-            return Err(match source {
-                Some(source) => error.with_source(source),
-                None => error,
-            });
-        }
+        let crashed = || match broken {
+            Some(Broken::Crashed(source)) => {
+                let error = kratos::Error::msg("a task of the consumer ended by itself");
+                Some(match source {
+                    Some(source) => error.with_source(source),
+                    None => error,
+                })
+            }
+            Some(Broken::Fatal) | None => None,
+        };
+        let failure = fatal.take().or_else(crashed);
         if unfinished.is_empty() {
-            return Ok(());
+            return failure.map_or(Ok(()), Err);
         }
-        Err(kratos::Error::abandoned(
-            unfinished.iter().map(ToString::to_string),
-        ))
+        let abandoned = kratos::Error::abandoned(unfinished.iter().map(ToString::to_string));
+        Err(match failure {
+            // Whatever broke it, these are somebody's work.
+            Some(failure) => abandoned.context(kratos::error_chain(&failure).to_string()),
+            None => abandoned,
+        })
     }
 }
 

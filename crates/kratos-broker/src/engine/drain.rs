@@ -6,10 +6,11 @@ use futures_util::future::join_all;
 use kratos::Shutdown;
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
-use super::{Running, lane::Desk, table::Table};
+use super::{Running, lane::Desk, queue::Queue, table::Table};
 use crate::{MessageId, driver::Consumer};
 
 /// How long a driver may take to end its receives.
@@ -17,6 +18,10 @@ const RECEIVE_STOP_MAX: Duration = Duration::from_secs(2);
 
 /// How long a receive may take to return after the driver has said that it stopped.
 const RECEIVE_END_MAX: Duration = Duration::from_millis(500);
+
+/// How long aborted tasks may take to let go of the consumer, and how often that is looked at.
+const LET_GO_MAX: Duration = Duration::from_millis(100);
+const LET_GO_EVERY: Duration = Duration::from_millis(1);
 
 /// How long a server drains that stops by itself.
 const OWN_DRAIN: Duration = Duration::from_secs(5);
@@ -46,66 +51,62 @@ impl Deadlines {
             close: deadline - reserve / 8,
         }
     }
+
+    /// Receives are waited for until then: before they have ended nothing is handed back.
+    fn intake(&self) -> Instant {
+        let now = Instant::now();
+        now + self.flush.saturating_duration_since(now) * 2 / 3
+    }
+
+    /// Each the earlier of both.
+    fn earlier(self, newer: Self) -> Self {
+        Self {
+            cut: self.cut.min(newer.cut),
+            flush: self.flush.min(newer.flush),
+            close: self.close.min(newer.close),
+        }
+    }
 }
 
 impl<C: Consumer> Running<C> {
     /// Drains, and returns the ids of the messages that are not finished for certain.
     pub(crate) async fn drain(mut self, shutdown: &Shutdown) -> Vec<MessageId> {
         let times = Deadlines::new(shutdown);
-        let cut = async {
-            tokio::select! {
-                () = shutdown.now() => {}
-                () = sleep_until(times.cut) => {}
-            }
-        };
-        tokio::pin!(cut);
         self.stop.cancel();
-        for group in &self.groups {
+        let mut endings = JoinSet::new();
+        for group in &mut self.groups {
             for queue in &group.queues {
-                group
-                    .table
-                    .hand_back(queue.drain().into_iter().map(|job| job.ticket));
+                let waiting = queue.drain().into_iter().map(|job| job.ticket);
+                group.table.hand_back(waiting);
             }
+            endings.spawn(end_intake(
+                group.table.clone(),
+                group.queues.clone(),
+                std::mem::take(&mut group.intakes),
+                group.stopped.clone(),
+            ));
         }
         tokio::select! {
-            () = self.finish() => {}
-            () = &mut cut => {}
+            () = self.finish(&mut endings) => {}
+            () = shutdown.now() => {}
+            () = sleep_until(times.cut) => {}
         }
+        // Whoever cuts may have brought the deadline forward.
+        let times = times.earlier(Deadlines::new(shutdown));
         self.cut_off();
-        self.flush(times).await;
+        self.flush(times, endings).await;
         self.leave(times).await
     }
 
-    /// Ends intake, and waits for handlers and settlements without a limit.
-    async fn finish(&mut self) {
-        let stops = self.groups.iter().map(|group| {
-            let consumer = group.table.consumer().clone();
-            async move {
-                if timeout(RECEIVE_STOP_MAX, consumer.stop_receiving())
-                    .await
-                    .is_err()
-                {
-                    tracing::warn!("the driver did not stop receiving in time");
-                }
-            }
-        });
-        join_all(stops).await;
-        if timeout(RECEIVE_END_MAX, join(&mut self.intakes))
-            .await
-            .is_err()
-        {
-            self.intakes.shutdown().await;
-        }
-        for queue in self.groups.iter().flat_map(|group| &group.queues) {
-            queue.finish();
-        }
+    /// Waits for the end of intake, handlers and settlements without a limit.
+    async fn finish(&mut self, endings: &mut JoinSet<()>) {
+        join(endings).await;
         join(&mut self.lanes).await;
         join_all(self.groups.iter().map(|group| group.table.emptied())).await;
     }
 
     /// Cancels what runs and hands back what waits; both are reported. Nothing, after a full drain.
     fn cut_off(&mut self) {
-        self.intakes.abort_all();
         for group in &self.groups {
             for queue in &group.queues {
                 for job in queue.close() {
@@ -116,9 +117,18 @@ impl<C: Consumer> Running<C> {
         }
     }
 
-    async fn flush(&mut self, times: Deadlines) {
+    async fn flush(&mut self, times: Deadlines, mut endings: JoinSet<()>) {
+        if timeout_at(times.intake(), join(&mut endings))
+            .await
+            .is_err()
+        {
+            // What is not received by now comes back when its lease is over.
+            endings.shutdown().await;
+            for group in &self.groups {
+                group.table.intake_ended();
+            }
+        }
         let flushed = async {
-            join(&mut self.intakes).await;
             join(&mut self.lanes).await;
             join_all(self.groups.iter().map(|group| group.table.emptied())).await;
         };
@@ -138,7 +148,6 @@ impl<C: Consumer> Running<C> {
     async fn leave(mut self, times: Deadlines) -> Vec<MessageId> {
         self.helpers.shutdown().await;
         self.lanes.abort_all();
-        self.intakes.abort_all();
         let mut ids = Vec::new();
         let closes = std::mem::take(&mut self.groups).into_iter().map(|group| {
             ids.extend(group.table.unfinished());
@@ -149,9 +158,38 @@ impl<C: Consumer> Running<C> {
     }
 }
 
+/// Ends the intake of one group: no other waits for its driver calls.
+async fn end_intake<C: Consumer>(
+    table: Arc<Table<C>>,
+    queues: Vec<Arc<Queue>>,
+    mut intakes: JoinSet<()>,
+    stopped: CancellationToken,
+) {
+    let stop = table.consumer().stop_receiving();
+    if timeout(RECEIVE_STOP_MAX, stop).await.is_err() {
+        tracing::warn!("the driver did not stop receiving in time");
+    }
+    stopped.cancel();
+    let ended = timeout(RECEIVE_END_MAX, join(&mut intakes)).await;
+    if ended.is_err() {
+        intakes.shutdown().await;
+    }
+    table.intake_ended();
+    for queue in queues {
+        queue.finish();
+    }
+}
+
 /// Leaves a group. A handler that blocks its thread keeps the consumer: it is left to the driver's
 /// own end then.
 async fn close<C: Consumer>(table: Arc<Table<C>>, by: Instant) {
+    let alone = async {
+        // Tasks that were aborted let go at their next turn.
+        while Arc::strong_count(&table) > 1 || Arc::strong_count(table.consumer()) > 1 {
+            sleep(LET_GO_EVERY).await;
+        }
+    };
+    let _ = timeout_at(by.min(Instant::now() + LET_GO_MAX), alone).await;
     let consumer = Arc::into_inner(table)
         .map(Table::into_consumer)
         .and_then(Arc::into_inner);

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Backoff, Error, Topic,
-    driver::{Capabilities, Consumer, Filter, Leased, Settlement},
+    driver::{Capabilities, Consumer, Filter, Leased, Room, Settlement},
 };
 
 /// First and longest wait after a failed receive.
@@ -46,11 +46,19 @@ pub(crate) struct Intake<C: Consumer> {
     pub(crate) hungry: Arc<Notify>,
     /// Receive no more.
     pub(crate) stop: CancellationToken,
+    /// The driver receives no more: what has arrived is there to be fetched.
+    pub(crate) stopped: CancellationToken,
 }
 
 impl<C: Consumer> Intake<C> {
-    /// Receives until it is told to stop and the receive under way has returned.
+    /// Receives until it is told to stop and everything that has arrived is taken over.
     pub(crate) async fn run(self) {
+        self.receive().await;
+        self.stopped.cancelled().await;
+        self.rest().await;
+    }
+
+    async fn receive(&self) {
         let mut failures: u32 = 0;
         let mut logged: Option<Instant> = None;
         while let Some(room) = self.room().await {
@@ -78,8 +86,23 @@ impl<C: Consumer> Intake<C> {
         }
     }
 
+    /// Fetches what had arrived when the driver stopped. It would be handed back unseen otherwise,
+    /// a message on its last attempt too.
+    async fn rest(&self) {
+        loop {
+            // What the driver holds for us fits into the newest room that it was told.
+            let room = self.table.room(self.number);
+            let room = Room::new(room.messages.max(1), room.bytes.max(1));
+            match self.table.consumer().receive(&self.topic, room).await {
+                Ok(batch) if !batch.is_empty() => self.accept(batch),
+                Ok(_) | Err(_) => return,
+            }
+            tokio::task::coop::consume_budget().await;
+        }
+    }
+
     /// Waits until it is worth while to receive; `None` when to stop.
-    async fn room(&self) -> Option<crate::driver::Room> {
+    async fn room(&self) -> Option<Room> {
         loop {
             let changed = self.hungry.notified();
             let freed = self.table.freed().notified();
@@ -121,7 +144,11 @@ impl<C: Consumer> Intake<C> {
                     .attempts_limit()
                     .is_some_and(|limit| delivery.attempt() >= limit);
             if let Err(job) = queue.push(Job::new(ticket, delivery, last)) {
-                self.table.hand_back([job.ticket]);
+                if job.last_attempt {
+                    self.table.cut_off(job.ticket);
+                } else {
+                    self.table.hand_back([job.ticket]);
+                }
             }
         }
     }

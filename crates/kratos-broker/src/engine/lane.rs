@@ -16,8 +16,8 @@ use super::{
     ticket::Ticket,
 };
 use crate::{
-    Delivery, Disposition, Failure, Group, Policy, delivery::Run, driver::Settlement,
-    extensions::Extensions,
+    Delivery, Disposition, Failure, Group, Policy, clock::from_now, delivery::Run,
+    driver::Settlement, extensions::Extensions,
 };
 
 /// The lease table, as lanes see it: it knows the driver, they do not.
@@ -114,7 +114,7 @@ where
     Svc::Error: Into<Failure>,
 {
     let settings = &*inbox.settings;
-    let time_limit = settings.handler_timeout.map(|limit| Instant::now() + limit);
+    let time_limit = settings.handler_timeout.map(from_now);
     let run = Run {
         deadline: Some(time_limit.map_or(held_until, |limit| limit.min(held_until))),
         cell: Some(inbox.cell.clone()),
@@ -284,7 +284,7 @@ impl Inbox {
         job.failures += 1;
         let (ticket, slot) = (job.ticket, job.slot());
         self.desk.wait(ticket);
-        if self.queue.park(job, Instant::now() + wait).is_err() {
+        if self.queue.park(job, from_now(wait)).is_err() {
             // The process stops: the broker retries instead.
             self.desk.settle(ticket, Settlement::RetryAfter(wait));
             self.queue.release(slot);

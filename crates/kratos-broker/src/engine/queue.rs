@@ -300,6 +300,9 @@ impl Queue {
             return Pop::Job(job);
         }
         if matches!(state.mode, Mode::Finishing | Mode::Closed) && state.is_empty() {
+            drop(state);
+            // The others may have waited for a message that this lane has just finished.
+            self.changed.notify_waiters();
             return Pop::End;
         }
         Pop::Wait(state.parked.peek().map(|Reverse((until, _))| *until))

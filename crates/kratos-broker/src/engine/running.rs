@@ -1,10 +1,11 @@
 //! All tasks of a server, from start to drain.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use tokio::{
     sync::Notify,
     task::{JoinError, JoinSet},
+    time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -25,10 +26,12 @@ use crate::{
     router::{GroupPlan, TopicPlan},
 };
 
+/// The wait after a driver has told of no settlement at all.
+const EMPTY_ANSWER_PAUSE: Duration = Duration::from_millis(10);
+
 /// A server that consumes. Dropping it ends all its tasks.
 pub(crate) struct Running<C: Consumer> {
     pub(crate) groups: Vec<RunningGroup<C>>,
-    pub(crate) intakes: JoinSet<()>,
     pub(crate) lanes: JoinSet<()>,
     /// Lease keepers, and who hears of settlements.
     pub(crate) helpers: JoinSet<()>,
@@ -40,6 +43,9 @@ pub(crate) struct Running<C: Consumer> {
 pub(crate) struct RunningGroup<C: Consumer> {
     pub(crate) table: Arc<Table<C>>,
     pub(crate) queues: Vec<Arc<Queue>>,
+    pub(crate) intakes: JoinSet<()>,
+    /// Told to the intakes when the driver has stopped receiving.
+    pub(crate) stopped: CancellationToken,
 }
 
 /// What the server gives to every task.
@@ -64,7 +70,6 @@ impl<C: Consumer> Running<C> {
     pub(crate) fn start(groups: Vec<(GroupPlan, C)>, shared: &Shared) -> Self {
         let mut running = Self {
             groups: Vec::with_capacity(groups.len()),
-            intakes: JoinSet::new(),
             lanes: JoinSet::new(),
             helpers: JoinSet::new(),
             stop: CancellationToken::new(),
@@ -84,7 +89,7 @@ impl<C: Consumer> Running<C> {
     pub(crate) async fn broken(&mut self) -> Broken {
         tokio::select! {
             () = self.fatal.happened() => Broken::Fatal,
-            Some(ended) = self.intakes.join_next() => Broken::Crashed(ended.err()),
+            ended = intake_ended(&mut self.groups) => Broken::Crashed(ended.err()),
             Some(ended) = self.lanes.join_next() => Broken::Crashed(ended.err()),
             Some(ended) = self.helpers.join_next() => Broken::Crashed(ended.err()),
         }
@@ -102,7 +107,8 @@ impl<C: Consumer> Running<C> {
         self.helpers
             .spawn(keeper::run(table.clone(), plan.invisible));
         self.helpers.spawn(settlements(table.clone()));
-        let mut queues = Vec::new();
+        let (mut queues, mut intakes) = (Vec::new(), JoinSet::new());
+        let stopped = CancellationToken::new();
         for (number, topic) in plan.topics.into_iter().enumerate() {
             let hungry = Arc::new(Notify::new());
             let capacity = topic.limit().messages;
@@ -140,11 +146,30 @@ impl<C: Consumer> Running<C> {
                 counters: shared.counters.clone(),
                 hungry,
                 stop: self.stop.clone(),
+                stopped: stopped.clone(),
             };
-            self.intakes.spawn(intake.run());
+            intakes.spawn(intake.run());
         }
-        self.groups.push(RunningGroup { table, queues });
+        self.groups.push(RunningGroup {
+            table,
+            queues,
+            intakes,
+            stopped,
+        });
     }
+}
+
+/// Completes when an intake ends, which none does before the stop.
+async fn intake_ended<C: Consumer>(groups: &mut [RunningGroup<C>]) -> Result<(), JoinError> {
+    poll_fn(|cx| {
+        for group in groups.iter_mut() {
+            if let Poll::Ready(Some(ended)) = group.intakes.poll_join_next(cx) {
+                return Poll::Ready(ended);
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Hears of settlements until it is dropped.
@@ -152,8 +177,8 @@ async fn settlements<C: Consumer>(table: Arc<Table<C>>) {
     loop {
         let answers = table.consumer().settled().await;
         if answers.is_empty() {
-            // The trait says at least one; a driver that says none must not starve the others.
-            tokio::task::yield_now().await;
+            // The trait says at least one; a driver that says none must not make this a hot loop.
+            sleep(EMPTY_ANSWER_PAUSE).await;
         }
         table.settled(answers);
     }

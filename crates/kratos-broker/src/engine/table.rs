@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     Delivery, MessageId,
+    clock::{after, from_now},
     driver::{Consumer, Leased, Room, Settled, Settlement},
 };
 
@@ -66,6 +67,8 @@ impl<C: Consumer> Table<C> {
             free: Vec::new(),
             loads: loads.collect(),
             cut_off: Vec::new(),
+            intake_open: true,
+            put_back: Vec::new(),
             closing: false,
         };
         Self {
@@ -102,7 +105,7 @@ impl<C: Consumer> Table<C> {
             topic,
             lease: Some(lease),
             expires_at,
-            held_until: Instant::now() + load.limit.max_hold,
+            held_until: from_now(load.limit.max_hold),
             phase: Phase::Waiting,
         };
         (state.insert(entry), delivery)
@@ -172,7 +175,7 @@ impl<C: Consumer> Table<C> {
             let Some(entry) = &mut place.entry else {
                 continue;
             };
-            if entry.expires_at > now + margin || entry.held_until <= now {
+            if entry.expires_at > after(now, margin) || entry.held_until <= now {
                 continue;
             }
             if !matches!(entry.phase, Phase::Waiting | Phase::Running(_)) {
@@ -258,6 +261,17 @@ impl<C: Consumer> Table<C> {
         }
     }
 
+    /// Nothing more is received: what is to be handed back goes now.
+    pub(crate) fn intake_ended(&self) {
+        let mut state = self.lock();
+        state.intake_open = false;
+        let put_back = std::mem::take(&mut state.put_back);
+        drop(state);
+        for ticket in put_back {
+            self.settle(ticket, Settlement::HandBack);
+        }
+    }
+
     /// Hands messages back that never started.
     pub(crate) fn hand_back(&self, tickets: impl IntoIterator<Item = Ticket>) {
         for ticket in tickets {
@@ -322,9 +336,16 @@ impl<C: Consumer> Desk for Table<C> {
     fn settle(&self, ticket: Ticket, how: Settlement) {
         let now = Instant::now();
         let mut state = self.lock();
+        let intake_open = state.intake_open;
         let Some(entry) = state.entry(ticket) else {
             return;
         };
+        if intake_open && how == Settlement::HandBack {
+            // It would come straight back to our own receive, and spend an attempt each time.
+            entry.phase = Phase::Waiting;
+            state.put_back.push(ticket);
+            return;
+        }
         match entry.lease.take() {
             // The message is somebody else's by now: nothing may be settled.
             Some(_) if entry.expires_at <= now => {

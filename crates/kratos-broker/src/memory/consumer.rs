@@ -89,6 +89,10 @@ impl MemoryConsumer {
 impl Consumer for MemoryConsumer {
     type Lease = MemoryLease;
 
+    fn attempts_limit(&self) -> Option<u32> {
+        Some(self.shared.lock().store.max_attempts)
+    }
+
     async fn receive(&self, topic: &Topic, room: Room) -> Result<Vec<Leased<MemoryLease>>> {
         let filter = self.filter(topic)?;
         let poll_end = Instant::now() + LONG_POLL;

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::store::Stored;
 use crate::{
     Delivery,
+    clock::after,
     driver::{Filter, Room, Settlement},
 };
 
@@ -164,7 +165,7 @@ impl GroupQueue {
                 self.disown(&held);
                 Some(dead_letter(&held))
             }
-            Settlement::RetryAfter(wait) => self.again(held, now + wait, limit),
+            Settlement::RetryAfter(wait) => self.again(held, after(now, wait), limit),
             Settlement::HandBack if hand_back_spends => self.again(held, now, limit),
             Settlement::HandBack => {
                 held.attempt -= 1;

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::queue::GroupQueue;
 use crate::{
     Delivery, DeliveryParts, Group, MessageId, MessageParts, Topic,
+    clock::{after, from_now},
     driver::{Filter, GroupSpec, Leased, Room, Settlement},
 };
 
@@ -70,7 +71,7 @@ impl Store {
         parts.tag = message.tag;
         parts.group = message.group;
         parts.born = Some(now);
-        let visible_at = Instant::now() + delay.unwrap_or_default();
+        let visible_at = from_now(delay.unwrap_or_default());
         let stored = Arc::new(Stored {
             sequence: self.sequence,
             parts,
@@ -116,7 +117,7 @@ impl Store {
         let now = Instant::now();
         let dead = queue.lapse(now, self.max_attempts);
         self.dead.entry(group.clone()).or_default().extend(dead);
-        let until = now + invisible;
+        let until = after(now, invisible);
         let handles = &mut self.handles;
         let taken = queue.take(now, filter, room, until, || {
             *handles += 1;
@@ -142,7 +143,7 @@ impl Store {
     /// Replaces the handle of a held message and extends it.
     pub(super) fn extend(&mut self, handle: u64, by: Duration) -> Option<(u64, Instant)> {
         self.handles += 1;
-        let until = Instant::now() + by;
+        let until = from_now(by);
         let new = self.handles;
         let extended = self
             .queues

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{Lanes, Route};
 use crate::{
     Error, Group, Result, Subscription, Topic,
-    driver::{Capabilities, Filter, GroupSpec, TopicSpec},
+    driver::{Capabilities, Consumer, Filter, GroupSpec, TopicSpec},
 };
 
 /// What one consumer of one group serves.
@@ -59,6 +59,16 @@ fn check(subscription: &Subscription, system: &str, can: Capabilities) -> Result
             "subscription without a name: {subscription}"
         )));
     }
+    let never = [
+        ("invisible_duration", Some(subscription.invisible)),
+        ("max_hold", Some(subscription.max_hold)),
+        ("handler_timeout", subscription.handler_timeout),
+    ];
+    if let Some((what, _)) = never.iter().find(|(_, time)| *time == Some(Duration::ZERO)) {
+        return Err(Error::invalid(format!(
+            "subscription {subscription}: with a {what} of 0 no message can be handled"
+        )));
+    }
     match &subscription.filter {
         Filter::All => {}
         Filter::Tags(tags) if tags.is_empty() => {
@@ -89,6 +99,28 @@ impl GroupPlan {
             invisible,
             topics,
         }
+    }
+
+    /// Refuses subscriptions that ask for more attempts than the broker gives.
+    pub(crate) fn check_attempts<C: Consumer>(&self, system: &str, consumer: &C) -> Result<()> {
+        let Some(limit) = consumer.attempts_limit() else {
+            return Ok(());
+        };
+        let routes = self.topics.iter().flat_map(|topic| &topic.routes);
+        for (subscription, _) in routes {
+            let Some(asked) = subscription.policy.chosen_attempts() else {
+                continue;
+            };
+            if asked > limit {
+                let raise = consumer.how_to_raise_attempts(asked);
+                let raise = raise.unwrap_or_else(|| "raise the group's limit there".to_owned());
+                return Err(Error::invalid(format!(
+                    "subscription {subscription}: its policy asks for {asked} attempts, the group \
+                     has {limit} on {system}: lower max_attempts, or {raise}"
+                )));
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn spec(&self) -> GroupSpec {

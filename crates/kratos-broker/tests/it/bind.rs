@@ -2,7 +2,8 @@
 
 use kratos::Server as _;
 use kratos_broker::{
-    Bytes, Router, Subscription, driver::Capabilities, memory::Broker, testing::start_context,
+    Bytes, Policy, Router, Subscription, driver::Capabilities, memory::Broker,
+    testing::start_context,
 };
 
 use crate::support::server;
@@ -88,4 +89,37 @@ async fn what_the_broker_cannot_do_is_refused() {
             .await
             .contains("without a name")
     );
+}
+
+#[tokio::test]
+async fn more_attempts_than_the_broker_gives_are_refused_if_somebody_asked_for_them() {
+    let broker = Broker::new().max_attempts(3);
+    let asked = of("t", "g").policy(Policy::new().max_attempts(5));
+    assert_eq!(
+        refused(&broker, [of("t", "other"), asked]).await,
+        "subscription topic t, group g, filter *: its policy asks for 5 attempts, the group has 3 \
+         on memory: lower max_attempts, or raise the group's limit there"
+    );
+    for fine in [
+        of("t", "g"),
+        of("t", "g").policy(Policy::new().max_attempts(3)),
+        of("t", "g").ordered_policy(Policy::ordered().max_attempts(9)),
+    ] {
+        let router = Router::new().subscribe_with(fine, ignore);
+        server(&broker, router).bind(start_context()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn times_in_which_nothing_can_be_handled_are_refused() {
+    let broker = Broker::new();
+    let never = std::time::Duration::ZERO;
+    for (subscription, what) in [
+        (of("t", "g").invisible_duration(never), "invisible_duration"),
+        (of("t", "g").max_hold(never), "max_hold"),
+        (of("t", "g").handler_timeout(never), "handler_timeout"),
+    ] {
+        let error = refused(&broker, [subscription]).await;
+        assert!(error.contains(what), "{error}");
+    }
 }

@@ -87,9 +87,11 @@ async fn the_lower_limit_of_attempts_applies() {
     };
     let broker = Broker::new().max_attempts(3);
     assert_eq!(
-        attempts(&broker, of_five(), Disposition::Retry).await.len(),
+        attempts(&broker, subscription(), Disposition::Retry)
+            .await
+            .len(),
         3,
-        "the broker's"
+        "the broker's, where nobody asked for more"
     );
     let broker = Broker::new().max_attempts(9);
     assert_eq!(

@@ -9,5 +9,7 @@ mod faults;
 mod lanes;
 mod layers;
 mod leases;
+mod odd;
+mod stop;
 mod support;
 mod ui;

@@ -13,6 +13,10 @@ pub(super) struct State<L> {
     pub(super) loads: Vec<Load>,
     /// Messages that the shutdown cut off.
     pub(super) cut_off: Vec<MessageId>,
+    /// Receives may be under way: nothing is handed back yet.
+    pub(super) intake_open: bool,
+    /// To be handed back when intake has ended; leased until then.
+    pub(super) put_back: Vec<Ticket>,
     /// Handlers are being cut off: none starts.
     pub(super) closing: bool,
 }
