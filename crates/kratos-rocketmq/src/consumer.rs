@@ -4,13 +4,13 @@ use std::{
     collections::HashMap,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use kratos_broker::{
-    Delivery, DeliveryParts, Error, ErrorKind, Headers, Result, Topic,
+    Delivery, DeliveryParts, Error, ErrorKind, Group, Headers, Result, Topic,
     driver::{self, Filter, GroupSpec, Leased, Room, Settled, Settlement, Ticket},
 };
 use rocketmq_grpc::{ConsumerConfig, Lease, LeaseId, MessageView};
@@ -21,16 +21,30 @@ use crate::error::neutral;
 /// How often a receive that brings nothing looks whether the broker is still there.
 const CHECK_CONNECTED_EVERY: Duration = Duration::from_secs(1);
 
+/// A receive that was refused works again if it is not refused for this long: longer than the
+/// client waits between two tries.
+const REFUSED_QUIET: Duration = Duration::from_secs(40);
+
 /// The members of a group in this process: the [`Consumer`](driver::Consumer) of this driver.
 #[derive(Debug)]
 pub struct Consumer {
     inner: rocketmq_grpc::Consumer,
+    group: Group,
     /// Which settlement is the engine's which.
     tickets: Mutex<HashMap<LeaseId, Ticket>>,
-    /// The engine was told that the broker is away, and not yet that it is back.
-    away: AtomicBool,
+    /// What the engine was told last of each topic, and should hear when it is over.
+    troubled: Mutex<HashMap<Topic, Trouble>>,
     /// A moving average: room in bytes is turned into messages by it.
     body_bytes: AtomicUsize,
+}
+
+/// Why the engine thinks that a topic cannot be received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// The broker is away.
+    Away,
+    /// The broker refused a receive. The client goes on trying, and tells of each refusal.
+    Refused,
 }
 
 // === impl Consumer ===
@@ -48,8 +62,9 @@ impl Consumer {
         let inner = client.consumer(config).await.map_err(neutral)?;
         Ok(Self {
             inner,
+            group: group.group.clone(),
             tickets: Mutex::default(),
-            away: AtomicBool::new(false),
+            troubled: Mutex::default(),
             body_bytes: AtomicUsize::new(0),
         })
     }
@@ -77,34 +92,69 @@ impl Consumer {
         }
     }
 
-    /// Ends when the engine should hear about the connection.
-    async fn connection_changes(&self) -> Result<()> {
+    fn troubled(&self) -> MutexGuard<'_, HashMap<Topic, Trouble>> {
+        self.troubled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends when the engine should hear that a topic cannot be received, or can be again: a
+    /// receive itself only ends with messages.
+    async fn news(&self, topic: &Topic) -> Result<()> {
+        let quiet_since = Instant::now();
         loop {
             sleep(CHECK_CONNECTED_EVERY).await;
             let connected = self.inner.is_connected();
-            if connected == self.away.load(Relaxed) {
-                self.away.store(!connected, Relaxed);
-                return if connected {
-                    Ok(())
-                } else {
-                    Err(Error::new(
+            let trouble = self.troubled().get(topic).copied();
+            match trouble {
+                None if !connected => {
+                    self.troubled().insert(topic.clone(), Trouble::Away);
+                    return Err(Error::new(
                         ErrorKind::Transient,
                         "not connected to the broker",
-                    ))
-                };
+                    ));
+                }
+                Some(Trouble::Away) if connected => break,
+                // It would have been refused again by now.
+                Some(Trouble::Refused) if connected && quiet_since.elapsed() >= REFUSED_QUIET => {
+                    break;
+                }
+                None | Some(_) => {}
             }
         }
+        self.troubled().remove(topic);
+        Ok(())
     }
 }
 
 impl driver::Consumer for Consumer {
     type Lease = Lease;
 
+    fn attempts_limit(&self) -> Option<u32> {
+        Some(self.inner.settings().max_attempts)
+    }
+
+    fn how_to_raise_attempts(&self, attempts: u32) -> Option<String> {
+        let (group, retries) = (&self.group, attempts.saturating_sub(1));
+        Some(format!(
+            "raise the group's: mqadmin updateSubGroup -n <namesrv> -c <cluster> -g {group} \
+             -r {retries}"
+        ))
+    }
+
     async fn receive(&self, topic: &Topic, room: Room) -> Result<Vec<Leased<Lease>>> {
         let received = tokio::select! {
             biased;
-            received = self.inner.receive(topic, self.messages(room)) => received.map_err(neutral)?,
-            changed = self.connection_changes() => return changed.map(|()| Vec::new()),
+            received = self.inner.receive(topic, self.messages(room)) => received,
+            news = self.news(topic) => return news.map(|()| Vec::new()),
+        };
+        let received = match received {
+            Ok(received) => {
+                self.troubled().remove(topic);
+                received
+            }
+            Err(error) => {
+                self.troubled().insert(topic.clone(), Trouble::Refused);
+                return Err(neutral(error));
+            }
         };
         Ok(received
             .into_iter()

@@ -47,3 +47,7 @@ pub type Server<S = (), L = Identity> = kratos_broker::Server<Client, S, L>;
 
 /// Publishes to RocketMQ: [`kratos_broker::Publisher`] on this driver.
 pub type Publisher = kratos_broker::Publisher<Client>;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -3,9 +3,10 @@
 use std::{net::TcpListener, time::Duration};
 
 use axum::{Router, routing::post};
-use kratos::{App, Phase, http};
-use kratos_broker::Message;
+use kratos::{App, Health, Phase, http};
+use kratos_broker::{Message, testing::Started};
 use kratos_rocketmq::Server;
+use rocketmq_devbroker::TopicType;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -241,15 +242,27 @@ async fn s12_a_failed_start_stops_what_runs_and_names_the_culprit() {
 }
 
 /// The example `blocking` has a handler that blocks its thread for a minute.
+async fn blocking_example() -> std::path::PathBuf {
+    let tests = std::env::current_exe().unwrap();
+    let profile = tests.parent().unwrap().parent().unwrap();
+    let binary = profile.join("examples/blocking");
+    if !binary.exists() {
+        // `cargo test` builds examples, `cargo test --test it` does not.
+        let build = tokio::process::Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--package", env!("CARGO_PKG_NAME")])
+            .args(["--example", "blocking", "--target-dir"])
+            .arg(profile.parent().unwrap())
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .await;
+        assert!(build.unwrap().success(), "the example is built");
+    }
+    binary
+}
+
 #[tokio::test]
 async fn s14_a_blocking_handler_cannot_hold_the_process() {
-    let tests = std::env::current_exe().unwrap();
-    let binary = tests
-        .parent()
-        .unwrap()
-        .parent()
-        .unwrap()
-        .join("examples/blocking");
+    let binary = blocking_example().await;
     let mut child = tokio::process::Command::new(&binary)
         .stdout(std::process::Stdio::piped())
         .kill_on_drop(true)
@@ -291,6 +304,24 @@ async fn a_broker_that_comes_back_is_consumed_from_again() {
     eventually("all are acknowledged", || site.is_settled()).await;
     running.signals.send();
     running.ended().await.0.unwrap();
+}
+
+#[tokio::test]
+async fn health_recovers_for_every_topic_of_a_group_though_no_message_comes() {
+    let site = Site::new();
+    site.broker
+        .create_topic("refunds", TopicType::Normal)
+        .unwrap();
+    let server = Server::new(site.client.clone())
+        .subscribe(TOPIC, GROUP, || async {})
+        .subscribe("refunds", GROUP, || async {});
+    let started = Started::start(server).await;
+    site.broker.stop().await;
+    eventually("it is degraded", || started.health() != Health::Serving).await;
+    sleep(Duration::from_secs(3)).await; // both topics have noticed
+    site.broker.restart().await.unwrap();
+    eventually("it serves", || started.health() == Health::Serving).await;
+    started.stop(Duration::from_secs(5)).await.unwrap();
 }
 
 fn free_addr() -> std::net::SocketAddr {
