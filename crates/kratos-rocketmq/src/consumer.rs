@@ -60,6 +60,18 @@ impl Consumer {
             config.subscribe(spec.topic.as_str(), filter)
         });
         let inner = client.consumer(config).await.map_err(neutral)?;
+        if inner.settings().fifo {
+            // Its batches are settled as one unit, which the engine does not do yet: refused rather
+            // than consumed in the wrong order.
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "group {0} consumes in order, which this driver cannot do yet; use a group \
+                     without order: mqadmin updateSubGroup -n <namesrv> -c <cluster> -g {0} -o false",
+                    group.group
+                ),
+            ));
+        }
         Ok(Self {
             inner,
             group: group.group.clone(),
@@ -79,12 +91,11 @@ impl Consumer {
         room.messages.min(fits).max(1)
     }
 
-    fn leased(&self, topic: &Topic, mut lease: Lease) -> Leased<Lease> {
+    fn leased(&self, topic: &Topic, attempts_limit: u32, mut lease: Lease) -> Leased<Lease> {
         let message = lease.take_message();
         let (average, bytes) = (self.body_bytes.load(Relaxed), message.body.len());
         self.body_bytes
             .store((average * 7 + bytes).div_ceil(8), Relaxed);
-        let attempts_limit = self.inner.settings().max_attempts;
         Leased {
             delivery: delivery(topic, message, attempts_limit),
             expires_at: lease.deadline(),
@@ -156,9 +167,10 @@ impl driver::Consumer for Consumer {
                 return Err(neutral(error));
             }
         };
-        Ok(received
-            .into_iter()
-            .map(|lease| self.leased(topic, lease))
+        let attempts_limit = self.inner.settings().max_attempts;
+        let leased = received.into_iter();
+        Ok(leased
+            .map(|lease| self.leased(topic, attempts_limit, lease))
             .collect())
     }
 

@@ -108,6 +108,20 @@ async fn a_topic_of_the_wrong_type_says_which_it_should_be() {
 }
 
 #[tokio::test]
+async fn a_group_that_consumes_in_order_is_refused_at_start() {
+    let broker = DevBroker::builder()
+        .strict(true)
+        .topic(TOPIC, TopicType::Normal)
+        .group(GROUP, GroupConfig::new().fifo(true))
+        .in_memory()
+        .unwrap();
+    let client = Client::of(broker);
+    let server = Server::new(client.clone()).subscribe(TOPIC, GROUP, ignore);
+    let (error, _) = start_error(App::new().resource(client).server(server)).await;
+    assert_says(&error, &[GROUP, "in order", "updateSubGroup"]);
+}
+
+#[tokio::test]
 async fn two_subscriptions_to_the_same_messages_are_refused_and_both_named() {
     let site = Site::new();
     let server = Server::new(site.client.clone())
