@@ -40,8 +40,8 @@ pub(crate) struct Shared {
     pub(crate) access_point: Endpoints,
     pub(crate) closed: CancellationToken,
     connector: Connector,
-    /// Those named by routes come and go with the cluster; one that nobody uses is dropped when the
-    /// next is added.
+    /// Those named by routes come and go with the cluster; one that nobody uses is dropped when
+    /// routes are refreshed.
     connections: Mutex<HashMap<Endpoints, Arc<Connection>>>,
     instances: Mutex<Vec<Weak<Instance>>>,
 }
@@ -161,12 +161,18 @@ impl Shared {
         if let Some(found) = connections.get(endpoints) {
             return Ok(found.clone());
         }
-        connections.retain(|_, it| Arc::strong_count(it) > 1);
         let timeout = self.config.connect_timeout;
         let new = Connection::new(endpoints.clone(), self.connector.clone(), timeout)?;
         let new = Arc::new(new);
         connections.insert(endpoints.clone(), new.clone());
         Ok(new)
+    }
+
+    /// Forgets servers that left the routes, so that their connections end.
+    pub(crate) fn drop_unused_connections(&self) {
+        let access_point = &self.access_point;
+        self.connections()
+            .retain(|endpoints, it| endpoints == access_point || Arc::strong_count(it) > 1);
     }
 
     pub(crate) fn register(&self, instance: &Arc<Instance>) {

@@ -56,6 +56,8 @@ use crate::{
     route::Broker,
 };
 
+/// Between looks at the route of a topic that has no broker.
+const NO_BROKER_INTERVAL: Duration = Duration::from_secs(2);
 /// What the good-bye is left of the time to close, at most.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
 
@@ -74,7 +76,6 @@ pub struct Consumer {
     intakes: HashMap<String, Arc<Intake>>,
     settler: Arc<Settler>,
     corrupted: Arc<AtomicU64>,
-    closed: AtomicBool,
     _stop: DropGuard,
 }
 
@@ -105,9 +106,7 @@ impl Consumer {
         for (topic, _) in &config.subscriptions {
             let route = instance.route(topic).await?;
             if route.readable().is_empty() {
-                return Err(Error::config(format!(
-                    "topic {topic} has no readable queue"
-                )));
+                return Err(Error::no_queue(topic, "readable"));
             }
             brokers.push(route.readable().into_iter().cloned().collect::<Vec<_>>());
         }
@@ -128,13 +127,11 @@ impl Consumer {
             intake.loops.spawn(sources.run(brokers));
             intakes.insert(topic.clone(), intake);
         }
-        let closed = AtomicBool::new(false);
         Ok(Self {
             instance,
             intakes,
             settler,
             corrupted,
-            closed,
             _stop: stop,
         })
     }
@@ -339,17 +336,20 @@ impl Consumer {
     ///
     /// If settlements were not confirmed in time. [`settled`](Consumer::settled) has them, each
     /// with an error.
+    ///
+    /// # Cancel safety
+    ///
+    /// A call that was dropped is taken up by the next one.
     pub async fn close(&self, by: Instant) -> Result<(), Error> {
-        if self.closed.swap(true, Ordering::AcqRel) {
-            return Ok(());
-        }
-        if tokio::time::timeout_at(by, self.stop_receiving())
+        // What was received has still to be settled.
+        let receives_by = Instant::now() + by.saturating_duration_since(Instant::now()) / 2;
+        if tokio::time::timeout_at(receives_by, self.stop_receiving())
             .await
             .is_err()
         {
             warn!(
                 client_id = self.client_id(),
-                "receives still run at the deadline of the close"
+                "receives still run when half of the time to close is over"
             );
         }
         let unseen = self.intakes.values().flat_map(|it| it.drain());
@@ -401,11 +401,17 @@ impl Sources {
                 () = intake.stopping.cancelled() => {}
             }
         });
-        while stopping
-            .run_until_cancelled(tokio::time::sleep(interval))
-            .await
-            .is_some()
-        {
+        loop {
+            // Without a broker everything stands still: ask more often.
+            let wait = if self.polled.is_empty() {
+                interval.min(NO_BROKER_INTERVAL)
+            } else {
+                interval
+            };
+            let waited = stopping.run_until_cancelled(tokio::time::sleep(wait));
+            if waited.await.is_none() {
+                return;
+            }
             let route = stopping
                 .run_until_cancelled(self.instance.route(&self.intake.topic))
                 .await;

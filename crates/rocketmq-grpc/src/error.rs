@@ -9,7 +9,7 @@ use crate::connect::Unreachable;
 /// Result of this crate's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-type Source = Box<dyn StdError + Send + Sync>;
+type Source = Arc<dyn StdError + Send + Sync>;
 
 /// Says what failed, where, and what to do about it; cheap to clone.
 ///
@@ -36,6 +36,8 @@ enum Kind {
     Invalid,
     /// No connection, so the request did not leave.
     Unreachable,
+    /// No broker of the topic takes or gives messages now.
+    NoQueue,
     /// The connection was lost with the request under way.
     Disconnected,
     Timeout,
@@ -74,7 +76,7 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self.inner.kind {
-            Kind::Unreachable | Kind::Disconnected | Kind::Timeout => true,
+            Kind::Unreachable | Kind::NoQueue | Kind::Disconnected | Kind::Timeout => true,
             Kind::Code(code) => match Code::try_from(code) {
                 Ok(Code::RequestTimeout | Code::TooManyRequests | Code::UnrecognizedClientType) => {
                     true
@@ -198,6 +200,13 @@ impl Error {
         Self::new(Kind::Config, message.into(), At::default(), None)
     }
 
+    /// `what` the queues should be: writable, readable. Brokers that are away leave the routes.
+    pub(crate) fn no_queue(topic: &str, what: &str) -> Self {
+        let message =
+            format!("topic {topic} has no {what} queue: its brokers are away or forbid it");
+        Self::new(Kind::NoQueue, message, At::default(), None)
+    }
+
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
         Self::new(Kind::Invalid, message.into(), At::default(), None)
     }
@@ -237,7 +246,7 @@ impl Error {
             Kind::LeaseExpired,
             message.into(),
             at,
-            last.map(Source::from),
+            last.map(|it| Arc::new(it) as Source),
         )
     }
 
@@ -265,7 +274,7 @@ impl Error {
             } else {
                 (Kind::Disconnected, "the connection was lost".to_owned())
             };
-            return Self::new(kind, message, at, Some(RootCause(status).into()));
+            return Self::new(kind, message, at, Some(Arc::new(RootCause(status))));
         }
         let (kind, message) = match status.code() {
             Grpc::Unavailable | Grpc::Aborted | Grpc::Cancelled => (
@@ -294,24 +303,33 @@ impl Error {
         Self::new(kind, message, at, None)
     }
 
-    /// The same failure, of a message that an earlier attempt may have stored.
-    pub(crate) fn after_maybe_stored(self, maybe_stored: bool) -> Self {
-        if !maybe_stored || self.inner.maybe_stored {
+    /// The same failure, of a message that an `earlier` attempt may have stored.
+    pub(crate) fn after_maybe_stored(self, earlier: Option<Self>) -> Self {
+        let Some(earlier) = earlier else {
             return self;
-        }
+        };
+        let cause = self.inner.source.clone();
+        self.maybe_stored(Some(cause.unwrap_or(Arc::new(earlier))))
+    }
+
+    /// The same failure, of a message that was on its way.
+    pub(crate) fn with_message_under_way(self) -> Self {
+        let cause = self.inner.source.clone();
+        self.maybe_stored(cause)
+    }
+
+    fn maybe_stored(&self, source: Option<Source>) -> Self {
         let Inner {
             kind, message, at, ..
         } = &*self.inner;
-        let (kind, message, at) = (*kind, message.clone(), at.clone());
-        let inner = Inner {
-            kind,
-            message,
-            at,
-            maybe_stored,
-            source: Some(Box::new(self)),
-        };
         Self {
-            inner: Arc::new(inner),
+            inner: Arc::new(Inner {
+                kind: *kind,
+                message: message.clone(),
+                at: at.clone(),
+                maybe_stored: true,
+                source,
+            }),
         }
     }
 
@@ -503,7 +521,7 @@ mod tests {
 
     #[test]
     fn an_earlier_attempt_that_may_be_stored_is_remembered() {
-        let last = of(Code::TooManyRequests).after_maybe_stored(true);
+        let last = of(Code::TooManyRequests).after_maybe_stored(Some(of(Code::ProxyTimeout)));
         assert!(last.may_be_stored() && last.is_throttled());
     }
 

@@ -1,18 +1,21 @@
 //! What a producer and a consumer have in common: an identity, sessions with every broker of their
 //! topics, and the routes of those topics.
 
+mod routes;
+
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::join_all;
 use rocketmq_proto::v2 as pb;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
+use self::routes::{Routes, Topic};
 use crate::{
     Endpoints, Error, Filter, ServerSettings,
     client::Shared,
@@ -23,8 +26,6 @@ use crate::{
     session::Session,
 };
 
-/// How long an unknown topic is not asked for again.
-const UNKNOWN_TOPIC_TTL: Duration = Duration::from_secs(1);
 /// How long the session with a broker that left all routes is kept: leases from it are settled.
 const SESSION_LINGER: Duration = Duration::from_secs(300);
 /// How long a good-bye may take when the deadline is further away.
@@ -41,9 +42,7 @@ pub(crate) struct Instance {
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
     sessions: Mutex<HashMap<Endpoints, Kept>>,
-    routes: Mutex<HashMap<String, Cached>>,
-    /// Held while a route is fetched, so that a hundred senders ask once.
-    fetching: tokio::sync::Mutex<()>,
+    routes: Routes,
 }
 
 #[derive(Debug)]
@@ -63,12 +62,6 @@ struct Kept {
     absent_since: Option<Instant>,
 }
 
-#[derive(Debug, Clone)]
-enum Cached {
-    Known(Arc<Route>),
-    Unknown { error: Error, since: Instant },
-}
-
 impl Instance {
     pub(crate) fn start(shared: &Arc<Shared>, role: Role) -> Result<Arc<Self>, Error> {
         shared.check_open()?;
@@ -81,8 +74,7 @@ impl Instance {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             sessions: Mutex::default(),
-            routes: Mutex::default(),
-            fetching: tokio::sync::Mutex::default(),
+            routes: Routes::default(),
         });
         shared.register(&instance);
         instance.tasks.spawn(instance.clone().refresh_routes());
@@ -128,35 +120,57 @@ impl Instance {
 
     /// Cached, or fetched with its sessions ready.
     pub(crate) async fn route(self: &Arc<Self>, topic: &str) -> Result<Arc<Route>, Error> {
-        if let Some(cached) = self.cached(topic) {
+        let asked_at = Instant::now();
+        let routed = self.routes.topic(topic);
+        if let Some(cached) = routed.cached(asked_at) {
             return cached;
         }
-        let _one_at_a_time = self.fetching.lock().await;
-        if let Some(cached) = self.cached(topic) {
+        let _one_at_a_time = routed.fetching.lock().await;
+        if let Some(cached) = routed.cached(asked_at) {
             return cached;
         }
         self.check_open()?;
-        let route = match self.query_route(topic).await {
-            Ok(route) => Arc::new(route),
-            Err(error) => {
-                if error.is_unknown_topic() {
-                    let unknown = Cached::Unknown {
-                        error: error.clone(),
-                        since: Instant::now(),
-                    };
-                    self.routes().insert(topic.to_owned(), unknown);
-                }
-                return Err(error);
+        match self.look_up(topic).await {
+            Ok(route) => {
+                routed.found(route.clone());
+                Ok(route)
             }
-        };
+            Err(error) => {
+                routed.failed(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    async fn look_up(self: &Arc<Self>, topic: &str) -> Result<Arc<Route>, Error> {
+        let route = Arc::new(self.query_route(topic).await?);
         if self.register_topic(topic) {
             self.resync_all();
         }
         let sessions = self.sessions_of(&route)?;
-        try_join_all(sessions.iter().map(|it| it.ready())).await?;
-        self.routes()
-            .insert(topic.to_owned(), Cached::Known(route.clone()));
-        Ok(route)
+        let mut up = sessions.is_empty();
+        let mut down = None;
+        for ready in join_all(sessions.iter().map(|it| it.ready())).await {
+            match ready {
+                Ok(()) => up = true,
+                Err(error) if !error.is_retryable() => return Err(error),
+                Err(error) => down = Some(error),
+            }
+        }
+        match down {
+            Some(error) if !up => Err(error),
+            // The session of a broker that is away goes on trying; the others can work.
+            Some(_) | None => Ok(route),
+        }
+    }
+
+    /// Returns when the session with a server is up, at the latest after the request timeout.
+    pub(crate) async fn until_ready(&self, endpoints: &Endpoints) {
+        if let Some(session) = self.session(endpoints) {
+            let ready = session.ready_or_refused();
+            // Whether it is back is for the next request to find out.
+            let _ = tokio::time::timeout(self.request_timeout(), ready).await;
+        }
     }
 
     pub(crate) fn session(&self, endpoints: &Endpoints) -> Option<Arc<Session>> {
@@ -343,16 +357,6 @@ impl Instance {
         Ok(of_route)
     }
 
-    fn cached(&self, topic: &str) -> Option<Result<Arc<Route>, Error>> {
-        match self.routes().get(topic)? {
-            Cached::Known(route) => Some(Ok(route.clone())),
-            Cached::Unknown { error, since } if since.elapsed() < UNKNOWN_TOPIC_TTL => {
-                Some(Err(error.clone()))
-            }
-            Cached::Unknown { .. } => None,
-        }
-    }
-
     async fn refresh_routes(self: Arc<Self>) {
         let interval = self.shared.config.route_refresh_interval;
         while self
@@ -361,52 +365,47 @@ impl Instance {
             .await
             .is_some()
         {
-            let topics: Vec<_> = self.routes().keys().cloned().collect();
             let refreshed = async {
-                for topic in topics {
-                    self.refresh_route(topic).await;
+                for (name, topic) in self.routes.in_use() {
+                    self.refresh_route(&name, &topic).await;
                 }
             };
             if self.stop.run_until_cancelled(refreshed).await.is_none() {
                 return;
             }
             self.drop_absent_sessions();
+            self.shared.drop_unused_connections();
         }
     }
 
     /// Keeps the old route if there is no new one.
-    async fn refresh_route(self: &Arc<Self>, topic: String) {
-        match self.query_route(&topic).await {
+    async fn refresh_route(self: &Arc<Self>, name: &str, topic: &Topic) {
+        match self.query_route(name).await {
             Ok(route) => {
                 if let Err(error) = self.sessions_of(&route) {
-                    warn!(topic, error = %error, "the route names endpoints that cannot be used");
+                    warn!(topic = name, error = %error, "the route names endpoints that cannot be used");
                     return;
                 }
-                self.routes().insert(topic, Cached::Known(Arc::new(route)));
+                topic.found(Arc::new(route));
             }
             Err(error) if error.is_unknown_topic() => {
-                warn!(topic, "the topic is gone from its route");
-                self.routes().remove(&topic);
+                if topic.unknown() {
+                    warn!(topic = name, "the topic is gone");
+                }
             }
-            Err(error) => debug!(topic, error = %error, "the route was not refreshed"),
+            Err(error) => debug!(topic = name, error = %error, "the route was not refreshed"),
         }
     }
 
     fn drop_absent_sessions(&self) {
-        let present: BTreeSet<String> = {
-            let routes = self.routes();
-            let known = routes.values().filter_map(|it| match it {
-                Cached::Known(route) => Some(route),
-                Cached::Unknown { .. } => None,
-            });
-            known
-                .flat_map(|route| route.endpoints())
-                .map(ToString::to_string)
-                .collect()
-        };
+        let routed = self.routes.in_use();
+        let routes = routed.iter().filter_map(|(_, topic)| topic.current());
+        let present: HashSet<Endpoints> = routes
+            .flat_map(|it| it.endpoints().into_iter().cloned().collect::<Vec<_>>())
+            .collect();
         let now = Instant::now();
         self.sessions().retain(|endpoints, kept| {
-            if present.contains(&endpoints.to_string()) {
+            if present.contains(endpoints) {
                 kept.absent_since = None;
                 return true;
             }
@@ -421,9 +420,5 @@ impl Instance {
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<Endpoints, Kept>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn routes(&self) -> MutexGuard<'_, HashMap<String, Cached>> {
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -143,7 +143,9 @@ impl Producer {
     ///
     /// A failure that may pass is tried again, on another broker if there is one, up to
     /// [`attempts_max`](ProducerConfig::attempts_max) times: the wait is bounded by the request
-    /// timeout for each, and the back-off between them.
+    /// timeout for each, and the back-off between them. While no broker can be reached, an attempt
+    /// waits for a connection, for the request timeout at most: a restart of a few seconds is no
+    /// error.
     ///
     /// # Errors
     ///
@@ -179,13 +181,17 @@ impl Producer {
             (settings.max_body_size, settings.validate_message_type)
         };
         message.validate(body_max)?;
-        let closed = |_| Error::closed("producer");
-        let _permit = inner.in_flight.acquire().await.map_err(closed)?;
-        let route = inner.instance.route(&message.topic).await?;
+        let closed = || Error::closed("producer");
+        let stop = &inner.instance.stop;
+        let _permit = inner.in_flight.acquire().await.map_err(|_| closed())?;
+        let route = stop.run_until_cancelled(inner.instance.route(&message.topic));
+        let route = route.await.ok_or_else(closed)??;
         if validate_type {
             inner.check_type(&message, &route)?;
         }
-        inner.send(&message, &route).await
+        let sent = stop.run_until_cancelled(inner.send(&message, &route));
+        sent.await
+            .unwrap_or_else(|| Err(closed().with_message_under_way()))
     }
 
     /// What the server decided: body size, delays between attempts.
@@ -201,6 +207,8 @@ impl Producer {
     }
 
     /// Waits for the messages in flight, then says good-bye to the server; all within `by`.
+    ///
+    /// What is not answered by then ends with an error, and may be stored.
     ///
     /// Every clone is closed: later calls answer with an error whose
     /// [`is_closed`](Error::is_closed) is true. A producer that is dropped instead leaves without a
@@ -220,7 +228,7 @@ impl Producer {
 impl Inner {
     async fn send(&self, message: &Message, route: &Route) -> Result<SendReceipt, Error> {
         let brokers = self.candidates(message, route)?;
-        let mut maybe_stored = false;
+        let mut maybe_stored = None;
         let mut attempt = 1;
         loop {
             let at = usize::try_from(attempt - 1).unwrap_or(0) % brokers.len();
@@ -236,13 +244,19 @@ impl Inner {
                     .connection(endpoints)?
                     .set_isolated(true);
             }
-            maybe_stored |= error.may_be_stored();
             if !error.is_retryable() || attempt >= self.attempts_max {
                 return Err(error.after_maybe_stored(maybe_stored));
             }
             // Another broker can be asked at once, the same one needs a moment.
-            if error.is_throttled() || brokers.len() == 1 {
+            let all_asked = at + 1 == brokers.len();
+            if error.is_throttled() || all_asked {
                 tokio::time::sleep(self.delay(attempt)).await;
+            }
+            if error.is_disconnected() && all_asked {
+                self.instance.until_ready(endpoints).await;
+            }
+            if error.may_be_stored() {
+                maybe_stored = Some(error);
             }
             attempt += 1;
         }
@@ -299,10 +313,7 @@ impl Inner {
     ) -> Result<Vec<&'a Broker>, Error> {
         let mut brokers = route.writable();
         if brokers.is_empty() {
-            return Err(Error::config(format!(
-                "topic {} has no writable queue",
-                message.topic
-            )));
+            return Err(Error::no_queue(&message.topic, "writable"));
         }
         let turn = self.next_broker.fetch_add(1, Ordering::Relaxed) % brokers.len();
         brokers.rotate_left(turn);

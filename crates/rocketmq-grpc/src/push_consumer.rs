@@ -111,11 +111,12 @@ impl PushConsumer {
     /// If settlements were not confirmed in time.
     pub async fn stop(self, by: Instant) -> Result<(), Error> {
         let left = by.saturating_duration_since(Instant::now());
-        self.consumer.stop_receiving().await;
-        if tokio::time::timeout(left - left / CLOSE_SHARE, self.loops.wait())
-            .await
-            .is_err()
-        {
+        let handlers_by = by.checked_sub(left / CLOSE_SHARE).unwrap_or(by);
+        let ended = async {
+            self.consumer.stop_receiving().await;
+            self.loops.wait().await;
+        };
+        if tokio::time::timeout_at(handlers_by, ended).await.is_err() {
             self.abort.cancel();
         }
         self.consumer.close(by).await

@@ -64,9 +64,12 @@ impl Route {
     /// Whether some queue takes such messages; a server that names no type takes all.
     pub(crate) fn accepts(&self, message_type: MessageType) -> bool {
         let wanted = message_type as i32;
-        self.queues
-            .iter()
-            .any(|it| it.accepts.is_empty() || it.accepts.contains(&wanted))
+        // A topic whose brokers are away says nothing about its type.
+        self.queues.is_empty()
+            || self
+                .queues
+                .iter()
+                .any(|it| it.accepts.is_empty() || it.accepts.contains(&wanted))
     }
 }
 

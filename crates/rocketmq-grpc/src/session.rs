@@ -35,7 +35,12 @@ const RESYNC_INTERVAL: Duration = Duration::from_secs(1);
 const RESYNC_PERIOD: Duration = Duration::from_secs(300);
 const RENEWED_DELAY: Duration = Duration::from_millis(100);
 const RECONNECT_FIRST: Duration = Duration::from_secs(1);
-const RECONNECT_MAX: Duration = Duration::from_secs(30);
+/// Between attempts while the server is away: consumers stand still for that long after its return.
+const RECONNECT_MAX: Duration = Duration::from_secs(3);
+/// Between attempts while the server refuses our settings, until somebody does something.
+const REFUSED_MAX: Duration = Duration::from_secs(30);
+/// A session that lasted that long was a good one: the next attempt follows soon.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
 /// How long the server may take to end its half of the stream.
 const FAREWELL_MAX: Duration = Duration::from_millis(200);
 
@@ -127,12 +132,15 @@ impl Session {
     }
 
     async fn run(self: Arc<Self>, instance: Arc<Instance>) {
-        let mut backoff = Backoff::new(RECONNECT_FIRST, RECONNECT_MAX);
+        let mut away = Backoff::new(RECONNECT_FIRST, RECONNECT_MAX);
+        let mut refused = Backoff::new(RECONNECT_FIRST, REFUSED_MAX);
         loop {
+            let opened_at = Instant::now();
             let over = self.stream(&instance).await;
             let was_ready = self.is_ready();
-            if was_ready {
-                backoff.reset();
+            if was_ready && opened_at.elapsed() >= STABLE_AFTER {
+                away.reset();
+                refused.reset();
             }
             let error = match over {
                 Over::Ended => return,
@@ -143,6 +151,11 @@ impl Session {
                     continue;
                 }
                 Over::Failed(error) => error,
+            };
+            let backoff = if error.is_retryable() {
+                &mut away
+            } else {
+                &mut refused
             };
             let delay = backoff.next_delay();
             let endpoint = self.endpoint();

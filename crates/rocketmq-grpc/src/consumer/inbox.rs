@@ -1,8 +1,13 @@
 //! The account of what a topic's receives may bring and have brought.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
+
+use tokio::time::Instant;
 
 use crate::Error;
+
+/// How long a failure waits for a caller: one that lasts is repeated more often than that.
+const FAILURE_TTL: Duration = Duration::from_secs(60);
 
 /// Credits of one topic.
 ///
@@ -16,7 +21,7 @@ pub(super) struct Inbox<T> {
     /// Messages that receives under way may still bring.
     asked: usize,
     arrived: VecDeque<T>,
-    failed: Option<Error>,
+    failed: Option<(Error, Instant)>,
     stopped: bool,
 }
 
@@ -87,7 +92,7 @@ impl<T> Inbox<T> {
     }
 
     pub(super) fn fail(&mut self, error: Error) {
-        self.failed = Some(error);
+        self.failed = Some((error, Instant::now()));
     }
 
     /// From now on callers get what is left.
@@ -107,7 +112,9 @@ impl<T> Inbox<T> {
         if !items.is_empty() {
             return Taken::Some(items);
         }
-        if let Some(error) = self.failed.take() {
+        if let Some((error, at)) = self.failed.take()
+            && at.elapsed() < FAILURE_TTL
+        {
             return Taken::Failed(error);
         }
         if self.stopped && self.asked == 0 {

@@ -40,6 +40,8 @@ const LONG_POLL_MIN: Duration = Duration::from_secs(5);
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 const THROTTLED_FIRST: Duration = Duration::from_millis(20);
 const THROTTLED_MAX: Duration = Duration::from_secs(1);
+/// An answer without messages that comes sooner was no long poll: the next waits a little, too.
+const HASTY: Duration = Duration::from_secs(1);
 /// After an error that repeats until somebody does something.
 const REFUSED_FIRST: Duration = Duration::from_secs(1);
 const REFUSED_MAX: Duration = Duration::from_secs(30);
@@ -109,14 +111,20 @@ impl Source {
             let Some(mut credit) = self.until_over(credit).await else {
                 return;
             };
-            let asked = credit.size;
+            let (asked, asked_at) = (credit.size, Instant::now());
             let outcome = self
                 .receive(&rpc, &mut credit, first, attempt_id, &broker_name)
                 .await;
+            let hasty = outcome.messages == 0 && asked_at.elapsed() < HASTY;
             self.busy
                 .store(outcome.messages >= asked, Ordering::Relaxed);
             self.intake.close_credit(credit);
             match outcome.error {
+                None if hasty => {
+                    attempt_id = Uuid::new_v4();
+                    let delay = delays.throttled.next_delay();
+                    self.until_over(tokio::time::sleep(delay)).await;
+                }
                 None => {
                     // The same id again would bring the same messages of an ordered group again.
                     attempt_id = Uuid::new_v4();
@@ -355,7 +363,7 @@ impl Source {
             retry_in_ms = delay.as_millis(),
             "receive failed"
         );
-        if !error.is_retryable() && !error.is_closed() {
+        if !error.is_retryable() && !error.is_closed() && !self.is_over() {
             self.intake.fail(error);
         }
         self.until_over(tokio::time::sleep(delay)).await;

@@ -32,6 +32,8 @@ const REPORTS_MAX: usize = 65_536;
 const PENDING_MAX: usize = 16_384;
 /// Requests under way at once that are not acknowledgements.
 const REQUESTS_MAX: usize = 64;
+/// A line without work for so long is ended.
+const LINE_IDLE_MAX: Duration = Duration::from_secs(60);
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
@@ -281,6 +283,20 @@ impl Settler {
         unsent
     }
 
+    /// Ends a line that nobody uses, so that it does not keep the connection to a server that left.
+    fn retire(
+        &self,
+        line: &mpsc::UnboundedReceiver<Job>,
+        connection: &Arc<Connection>,
+        topic: &str,
+    ) {
+        let mut lines = self.lines();
+        // Jobs are added under the same lock.
+        if line.is_empty() {
+            lines.retain(|it| !(Arc::ptr_eq(&it.connection, connection) && &*it.topic == topic));
+        }
+    }
+
     /// Answers a settlement, once.
     fn finish(&self, job: Job, result: Result<(), Error>) {
         if let Err(error) = &result {
@@ -307,6 +323,11 @@ impl Settler {
         }
         self.pending.fetch_sub(1, Ordering::AcqRel);
         self.progress.notify_waiters();
+        if self.is_finished() {
+            // Nothing more is told: those who wait for reports go.
+            self.reported.notify_waiters();
+            self.reported.notify_one();
+        }
     }
 
     fn give_up(&self, job: Job) {

@@ -38,6 +38,9 @@ pub(crate) struct Fake {
 /// What to answer; beyond the script everything is fine and there is nothing to receive.
 #[derive(Default)]
 pub(crate) struct State {
+    pub(crate) routes: Answers<pb::QueryRouteResponse>,
+    /// Of the route beyond the script, if it is not the access point.
+    pub(crate) brokers: Vec<&'static str>,
     pub(crate) sends: Answers<pb::SendMessageResponse>,
     pub(crate) acks: Answers<pb::AckMessageResponse>,
     pub(crate) changes: Answers<pb::ChangeInvisibleDurationResponse>,
@@ -45,6 +48,8 @@ pub(crate) struct State {
     pub(crate) receives: VecDeque<Items>,
     /// Refusals of telemetry streams.
     pub(crate) refusals: VecDeque<Status>,
+    /// Of the settings that clients are answered.
+    pub(crate) backoff_ms: Option<i32>,
     /// Every answer waits for so long.
     pub(crate) delay: Duration,
     pub(crate) seen: Seen,
@@ -201,9 +206,17 @@ pub(crate) fn messages(ids: std::ops::Range<usize>) -> Vec<Item> {
     items
 }
 
-fn queue() -> pb::MessageQueue {
+/// A broker at each of the hosts.
+pub(crate) fn route(code: Code, hosts: &[&str]) -> Result<pb::QueryRouteResponse, Status> {
+    Ok(pb::QueryRouteResponse {
+        status: status(code),
+        message_queues: hosts.iter().map(|host| queue(host)).collect(),
+    })
+}
+
+fn queue(host: &str) -> pb::MessageQueue {
     let address = pb::Address {
-        host: "fake".to_owned(),
+        host: host.to_owned(),
         port: 1,
     };
     pb::MessageQueue {
@@ -211,7 +224,7 @@ fn queue() -> pb::MessageQueue {
         id: 0,
         permission: pb::Permission::ReadWrite.into(),
         broker: Some(pb::Broker {
-            name: "broker-a".to_owned(),
+            name: format!("broker-{host}"),
             id: 0,
             endpoints: Some(pb::Endpoints {
                 scheme: pb::AddressScheme::DomainName.into(),
@@ -253,18 +266,17 @@ impl MessagingService for Fake {
     ) -> Result<Response<pb::QueryRouteResponse>, Status> {
         self.enter("route").await;
         let topic = request.into_inner().topic.unwrap_or_default().name;
-        let answer = if topic == TOPIC {
-            pb::QueryRouteResponse {
-                status: status(Code::Ok),
-                message_queues: vec![queue()],
-            }
-        } else {
-            pb::QueryRouteResponse {
-                status: status(Code::TopicNotFound),
-                message_queues: vec![],
-            }
+        let mut state = self.state();
+        let hosts = match &*state.brokers {
+            [] => &["fake"],
+            hosts => hosts,
         };
-        Ok(answer.into())
+        let answer = if topic == TOPIC {
+            route(Code::Ok, hosts)
+        } else {
+            route(Code::TopicNotFound, &[])
+        };
+        state.routes.pop_front().unwrap_or(answer).map(Into::into)
     }
 
     async fn heartbeat(
@@ -423,7 +435,11 @@ impl MessagingService for Fake {
             while let Ok(Some(command)) = from_client.message().await {
                 if let Some(Command::Settings(settings)) = command.command {
                     fake.state().seen.settings.push(settings.clone());
-                    let command = Some(Command::Settings(settings));
+                    let backoff_policy = fake.state().backoff_ms.map(retries_every);
+                    let command = Some(Command::Settings(pb::Settings {
+                        backoff_policy,
+                        ..settings
+                    }));
                     let _ = to_client.send(Ok(pb::TelemetryCommand {
                         status: None,
                         command,
@@ -509,6 +525,19 @@ pub(crate) fn result(entry: pb::AckMessageEntry, code: Code) -> pb::AckMessageRe
         message_id: entry.message_id,
         receipt_handle: entry.receipt_handle,
         status: status(code),
+    }
+}
+
+fn retries_every(ms: i32) -> pb::RetryPolicy {
+    let delay = prost_types::Duration {
+        seconds: 0,
+        nanos: ms * 1_000_000,
+    };
+    pb::RetryPolicy {
+        max_attempts: 3,
+        strategy: Some(pb::retry_policy::Strategy::CustomizedBackoff(
+            pb::CustomizedBackoff { next: vec![delay] },
+        )),
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use http::Uri;
 use rocketmq_grpc::Connector;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, ReadHalf, WriteHalf},
@@ -26,6 +27,9 @@ pub(crate) struct Link {
     /// Cut, and made anew, by [`Link::cut`].
     cut: watch::Sender<CancellationToken>,
     refusing: Arc<AtomicBool>,
+    /// Refused while the others are not.
+    refused_host: watch::Sender<&'static str>,
+    open: Arc<AtomicUsize>,
     to_server: mpsc::UnboundedSender<io::Result<DuplexStream>>,
 }
 
@@ -37,6 +41,8 @@ impl Link {
             frozen_before: watch::Sender::new(0),
             cut: watch::Sender::new(CancellationToken::new()),
             refusing: Arc::default(),
+            refused_host: watch::Sender::new(""),
+            open: Arc::default(),
             to_server,
         };
         (link, incoming)
@@ -44,8 +50,8 @@ impl Link {
 
     pub(crate) fn connector(&self) -> Connector {
         let link = self.clone();
-        Connector::new(tower::service_fn(move |_| {
-            let connected = link.connect();
+        Connector::new(tower::service_fn(move |uri: Uri| {
+            let connected = link.connect(uri.host().unwrap_or_default());
             async move { connected }
         }))
     }
@@ -53,6 +59,11 @@ impl Link {
     /// Connections made so far.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+
+    /// Connections that the client has not ended.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
     }
 
     /// All connections so far are half-open from now on.
@@ -64,12 +75,16 @@ impl Link {
         self.refusing.store(refuse, Ordering::SeqCst);
     }
 
+    pub(crate) fn refuse_host(&self, host: &'static str) {
+        self.refused_host.send_replace(host);
+    }
+
     pub(crate) fn cut(&self) {
         self.cut.send_replace(CancellationToken::new()).cancel();
     }
 
-    fn connect(&self) -> io::Result<DuplexStream> {
-        if self.refusing.load(Ordering::SeqCst) {
+    fn connect(&self, host: &str) -> io::Result<DuplexStream> {
+        if self.refusing.load(Ordering::SeqCst) || *self.refused_host.borrow() == host {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
         let number = self.connections.fetch_add(1, Ordering::SeqCst);
@@ -77,15 +92,30 @@ impl Link {
         let (far, server) = tokio::io::duplex(BUFFER_BYTES);
         let (near_read, near_write) = tokio::io::split(near);
         let (far_read, far_write) = tokio::io::split(far);
+        self.open.fetch_add(1, Ordering::SeqCst);
+        let mut guard = Some(Open(self.open.clone()));
         for (from, to) in [(near_read, far_write), (far_read, near_write)] {
             let cut = self.cut.borrow().clone();
             let forwarded = forward(number, from, to, self.frozen_before.subscribe());
-            tokio::spawn(async move { cut.run_until_cancelled(forwarded).await });
+            // The first direction ends with the client's half.
+            let guard = guard.take();
+            tokio::spawn(async move {
+                cut.run_until_cancelled(forwarded).await;
+                drop(guard);
+            });
         }
         self.to_server
             .send(Ok(server))
             .map_err(|_| io::ErrorKind::ConnectionRefused)?;
         Ok(client)
+    }
+}
+
+struct Open(Arc<AtomicUsize>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

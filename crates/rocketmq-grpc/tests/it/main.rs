@@ -6,6 +6,7 @@ mod consumer;
 mod dev_broker;
 mod fake;
 mod link;
+mod outage;
 mod producer;
 mod session;
 mod settlement;

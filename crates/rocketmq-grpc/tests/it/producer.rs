@@ -190,3 +190,26 @@ async fn close_waits_for_messages_in_flight_and_closes_every_clone() {
     );
     assert_eq!(fake.state().seen.calls.last(), Some(&"termination"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn close_ends_the_sends_that_are_not_answered_and_tries_none_again() {
+    let fake = Fake::start();
+    let producer = producer(&fake).await;
+    fake.state().delay = Duration::from_secs(3600);
+    let sending = tokio::spawn({
+        let producer = producer.clone();
+        async move { producer.send(Message::new(TOPIC, "x")).await }
+    });
+    crate::fake::eventually("it is sent", || fake.calls("send") == 1).await;
+    let start = Instant::now();
+    producer.close(start + Duration::from_millis(500)).await;
+    let error = sending.await.unwrap().unwrap_err();
+    assert!(error.is_closed() && error.may_be_stored(), "{error:?}");
+    assert!(
+        start.elapsed() < Duration::from_millis(800),
+        "{:?}",
+        start.elapsed()
+    );
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(fake.calls("send"), 1);
+}

@@ -241,3 +241,90 @@ async fn a_push_consumer_extends_the_lease_of_a_slow_handler_and_drops_one_that_
     assert_eq!((finished.load(Ordering::SeqCst), fake.calls("ack")), (1, 1));
     consumer.stop(in_seconds(5)).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn under_flow_the_answer_on_its_way_is_waited_for() {
+    let fake = Fake::start();
+    let consumer = fake.consumer().await;
+    fake.push(messages(0..1));
+    assert_eq!(consumer.receive(TOPIC, 32).await.unwrap().len(), 1);
+    let waiting = consumer.receive(TOPIC, 32);
+    assert!(
+        tokio::time::timeout(Duration::from_millis(100), waiting)
+            .await
+            .is_err()
+    );
+    let start = Instant::now();
+    let stopping = consumer.stop_receiving();
+    let answering = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        fake.push(messages(1..3));
+    };
+    tokio::join!(stopping, answering);
+    assert!(start.elapsed() < Duration::from_secs(1));
+    assert_eq!(consumer.receive(TOPIC, 32).await.unwrap().len(), 2);
+    assert_eq!(fake.state().seen.cancelled, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn under_flow_a_poll_that_brings_nothing_more_does_not_hold_the_stop() {
+    let fake = Fake::start();
+    let consumer = fake.consumer().await;
+    fake.push(messages(0..1));
+    consumer.receive(TOPIC, 32).await.unwrap();
+    let waiting = consumer.receive(TOPIC, 32);
+    assert!(
+        tokio::time::timeout(Duration::from_millis(100), waiting)
+            .await
+            .is_err()
+    );
+    let start = Instant::now();
+    consumer.stop_receiving().await;
+    let took = start.elapsed();
+    assert!(took < Duration::from_millis(500), "{took:?}");
+    eventually("the poll is cancelled", || fake.state().seen.cancelled == 1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_push_consumer_stops_by_its_deadline_whatever_hangs() {
+    for seconds in [1, 3] {
+        let fake = Fake::start();
+        let consumer = PushConsumer::start(&fake.client(), consumer_config(), 4, async |_| {
+            std::future::pending::<Result<(), String>>().await
+        })
+        .await
+        .unwrap();
+        fake.push(vec![message("1"), Item::Hang]);
+        eventually("the receive", || fake.calls("receive") == 1).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let start = Instant::now();
+        let _ = consumer.stop(in_seconds(seconds)).await;
+        let (took, by) = (start.elapsed(), Duration::from_secs(seconds));
+        assert!(
+            took <= by + Duration::from_millis(100),
+            "{took:?} of {by:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_that_was_given_up_can_be_repeated() {
+    let fake = Fake::start();
+    let consumer = fake.consumer().await;
+    fake.push(messages(0..1));
+    let lease = consumer.receive(TOPIC, 1).await.unwrap().remove(0);
+    fake.state().delay = Duration::from_millis(500);
+    consumer.settle(lease, Settlement::Ack);
+    let closing = consumer.close(in_seconds(5));
+    assert!(
+        tokio::time::timeout(Duration::from_millis(100), closing)
+            .await
+            .is_err()
+    );
+    consumer.close(in_seconds(5)).await.unwrap();
+    assert_eq!(fake.calls("termination"), 1);
+    assert!(consumer.settled().await[0].result.is_ok());
+    assert!(consumer.settled().await.is_empty());
+    consumer.close(in_seconds(5)).await.unwrap();
+    assert_eq!(fake.calls("termination"), 1);
+}

@@ -6,7 +6,7 @@ use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use rocketmq_proto::v2::{self as pb, Code};
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{Job, Settler};
+use super::{Job, LINE_IDLE_MAX, Settler};
 use crate::{
     Error,
     connection::Connection,
@@ -53,6 +53,9 @@ impl Settler {
                     failed.into_iter().for_each(|(at, job)| queue.push_later(job, at));
                 }
                 () = tokio::time::sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {}
+                () = tokio::time::sleep(LINE_IDLE_MAX), if open && wake_at.is_none() && in_flight.is_empty() => {
+                    self.retire(&jobs, &rpc.connection, &topic);
+                }
                 () = self.abort.cancelled() => break,
             }
         }

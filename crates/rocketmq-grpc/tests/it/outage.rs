@@ -1,0 +1,220 @@
+//! What a client does while servers are away, and how soon it is back.
+
+use std::time::Duration;
+
+use rocketmq_grpc::{Message, Producer, ProducerConfig, Settlement};
+use rocketmq_proto::v2::Code;
+use tokio::{task::JoinSet, time::Instant};
+use tonic::Status;
+
+use crate::fake::{Fake, Item, TOPIC, consumer_config, eventually, message, messages, route};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+async fn producer(fake: &Fake) -> Producer {
+    let config = ProducerConfig::new().topic(TOPIC);
+    fake.client().producer(config).await.unwrap()
+}
+
+async fn send(producer: &Producer) -> Result<(), rocketmq_grpc::Error> {
+    producer.send(Message::new(TOPIC, "x")).await.map(drop)
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_long_outage_a_consumer_is_back_within_seconds() {
+    let fake = Fake::start();
+    let consumer = fake.consumer().await;
+    fake.link.refuse(true);
+    fake.link.cut();
+    tokio::time::sleep(10 * MINUTE).await;
+    fake.link.refuse(false);
+    let start = Instant::now();
+    eventually("the session", || consumer.is_connected()).await;
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_ends_every_session_is_asked_ever_more_rarely() {
+    let fake = Fake::start();
+    let _consumer = fake.consumer().await;
+    let start = Instant::now();
+    while start.elapsed() < 2 * MINUTE {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        fake.break_telemetry();
+    }
+    let streams = fake.calls("telemetry");
+    assert!((20..90).contains(&streams), "{streams} in two minutes");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_send_outlasts_a_restart_of_a_few_seconds() {
+    let fake = Fake::start();
+    fake.state().backoff_ms = Some(10);
+    let producer = producer(&fake).await;
+    fake.link.refuse(true);
+    fake.link.cut();
+    let sending = tokio::spawn(async move { send(&producer).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    fake.link.refuse(false);
+    sending.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn senders_that_wait_for_one_route_hear_of_its_failure_together() {
+    let fake = Fake::start();
+    let producer = fake.client().producer(ProducerConfig::new()).await.unwrap();
+    fake.state().delay = Duration::from_secs(3600);
+    let start = Instant::now();
+    let mut sends = JoinSet::new();
+    for n in 0..50 {
+        let (producer, topic) = (producer.clone(), format!("t{}", n % 5));
+        sends.spawn(async move { producer.send(Message::new(topic, "x")).await });
+    }
+    while let Some(sent) = sends.join_next().await {
+        assert!(sent.unwrap().unwrap_err().is_timeout());
+    }
+    assert!(
+        start.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        start.elapsed()
+    );
+    assert_eq!(fake.calls("route"), 5, "one for each topic");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_whose_brokers_are_away_is_a_failure_that_passes() {
+    let fake = Fake::start();
+    fake.state().routes = [route(Code::Ok, &[])].into();
+    let producer = fake.client().producer(ProducerConfig::new()).await.unwrap();
+    let error = send(&producer).await.unwrap_err();
+    assert!(
+        error.is_retryable() && !error.is_invalid() && !error.may_be_stored(),
+        "{error:?}"
+    );
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    send(&producer).await.unwrap();
+
+    fake.state().routes = [route(Code::Ok, &[])].into();
+    let error = fake.client().consumer(consumer_config()).await.unwrap_err();
+    assert!(error.is_retryable() && !error.is_invalid(), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn brokers_that_leave_the_route_and_come_back_are_used_again_within_seconds() {
+    let fake = Fake::start();
+    let (producer, consumer) = (producer(&fake).await, fake.consumer().await);
+    let away = || (0..10_000).map(|_| route(Code::Ok, &[]));
+    fake.state().routes = away().collect();
+    let waiting = tokio::time::timeout(5 * MINUTE, consumer.receive(TOPIC, 1));
+    assert!(waiting.await.is_err());
+    send(&producer).await.unwrap_err();
+    fake.state().routes.clear();
+    fake.push(messages(0..1));
+    let start = Instant::now();
+    consumer.receive(TOPIC, 1).await.unwrap();
+    send(&producer).await.unwrap();
+    assert!(
+        start.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        start.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_a_restarted_server_does_not_know_yet_stays_routed() {
+    let fake = Fake::start();
+    let producer = producer(&fake).await;
+    fake.state().routes = [route(Code::TopicNotFound, &[])].into();
+    let before = fake.calls("route");
+    eventually("a refresh", || fake.calls("route") > before).await;
+    send(&producer).await.unwrap();
+    assert_eq!(fake.calls("route"), before + 1, "from the cache");
+}
+
+#[tokio::test(start_paused = true)]
+async fn topics_that_never_existed_are_forgotten() {
+    let fake = Fake::start();
+    let producer = fake.client().producer(ProducerConfig::new()).await.unwrap();
+    for n in 0..100 {
+        let message = Message::new(format!("missing{n}"), "x");
+        producer.send(message).await.unwrap_err();
+    }
+    tokio::time::sleep(5 * MINUTE).await;
+    assert_eq!(fake.calls("route"), 100, "none of them is refreshed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_dead_broker_does_not_keep_the_others_from_work() {
+    let fake = Fake::start();
+    fake.state().brokers = vec!["dead", "alive"];
+    fake.link.refuse_host("dead");
+    let producer = producer(&fake).await;
+    for _ in 0..4 {
+        send(&producer).await.unwrap();
+    }
+    let consumer = fake.consumer().await;
+    assert!(!consumer.is_connected());
+    fake.push(messages(0..1));
+    consumer.receive(TOPIC, 8).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_without_messages_that_come_at_once_are_not_asked_for_in_a_hot_loop() {
+    for empty in [
+        vec![Item::Status(Code::MessageNotFound)],
+        vec![Item::Status(Code::Ok)],
+        vec![Item::Break(Status::deadline_exceeded("at once"))],
+    ] {
+        let fake = Fake::start();
+        let consumer = fake.consumer().await;
+        fake.state().receives = (0..100_000).map(|_| empty.clone()).collect();
+        let waiting = consumer.receive(TOPIC, 32);
+        let silence = tokio::time::timeout(Duration::from_secs(10), waiting).await;
+        assert!(silence.is_err(), "{silence:?}");
+        let asked = fake.calls("receive");
+        assert!((5..60).contains(&asked), "{asked} in ten seconds");
+        fake.state().receives.clear();
+        fake.push(vec![message("1")]);
+        consumer.receive(TOPIC, 1).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn servers_that_left_the_routes_are_disconnected_from() {
+    let fake = Fake::start();
+    fake.state().brokers = vec!["before"];
+    let consumer = fake.consumer().await;
+    fake.push(messages(0..1));
+    let lease = consumer.receive(TOPIC, 1).await.unwrap().remove(0);
+    consumer.settle(lease, Settlement::Ack);
+    assert_eq!(consumer.settled().await.len(), 1);
+    for moved in ["after", "last"] {
+        fake.state().brokers = vec![moved];
+        tokio::time::sleep(15 * MINUTE).await;
+        fake.push(messages(0..1));
+        let lease = consumer.receive(TOPIC, 1).await.unwrap().remove(0);
+        assert_eq!(lease.endpoints().to_string(), format!("{moved}:1"));
+        consumer.ack(lease).await.unwrap();
+        assert_eq!(fake.link.open(), 2, "access point and broker");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_passed_unheard_is_not_told_later() {
+    let fake = Fake::start();
+    let consumer = fake.consumer().await;
+    let waiting = consumer.receive(TOPIC, 1);
+    assert!(
+        tokio::time::timeout(Duration::from_secs(1), waiting)
+            .await
+            .is_err()
+    );
+    fake.push(vec![Item::Status(Code::Forbidden)]);
+    tokio::time::sleep(5 * MINUTE).await;
+    fake.push(vec![Item::Pause(Duration::from_secs(1)), message("1")]);
+    assert_eq!(consumer.receive(TOPIC, 1).await.unwrap().len(), 1);
+}
