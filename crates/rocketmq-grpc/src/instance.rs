@@ -142,6 +142,11 @@ impl Instance {
         }
     }
 
+    /// Has the next sender look the topic up again: it was deleted, or made anew.
+    pub(crate) fn doubt_route(&self, topic: &str) {
+        self.routes.topic(topic).doubt();
+    }
+
     async fn look_up(self: &Arc<Self>, topic: &str) -> Result<Arc<Route>, Error> {
         let route = Arc::new(self.query_route(topic).await?);
         if self.register_topic(topic) {

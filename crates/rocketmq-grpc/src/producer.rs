@@ -184,11 +184,8 @@ impl Producer {
         let closed = || Error::closed("producer");
         let stop = &inner.instance.stop;
         let _permit = inner.in_flight.acquire().await.map_err(|_| closed())?;
-        let route = stop.run_until_cancelled(inner.instance.route(&message.topic));
+        let route = stop.run_until_cancelled(inner.route_for(&message, validate_type));
         let route = route.await.ok_or_else(closed)??;
-        if validate_type {
-            inner.check_type(&message, &route)?;
-        }
         let sent = stop.run_until_cancelled(inner.send(&message, &route));
         sent.await
             .unwrap_or_else(|| Err(closed().with_message_under_way()))
@@ -226,6 +223,17 @@ impl Producer {
 // === impl Inner ===
 
 impl Inner {
+    async fn route_for(&self, message: &Message, validate_type: bool) -> Result<Arc<Route>, Error> {
+        let route = self.instance.route(&message.topic).await?;
+        if !validate_type || self.check_type(message, &route).is_ok() {
+            return Ok(route);
+        }
+        self.instance.doubt_route(&message.topic);
+        let route = self.instance.route(&message.topic).await?;
+        self.check_type(message, &route)?;
+        Ok(route)
+    }
+
     async fn send(&self, message: &Message, route: &Route) -> Result<SendReceipt, Error> {
         let brokers = self.candidates(message, route)?;
         let mut maybe_stored = None;
@@ -238,6 +246,9 @@ impl Inner {
                 Err(error) => error,
             };
             self.instance.react(endpoints, &error);
+            if error.is_wrong_topic_type() || error.is_unknown_topic() {
+                self.instance.doubt_route(&message.topic);
+            }
             if error.is_disconnected() || error.is_timeout() {
                 self.instance
                     .shared

@@ -77,6 +77,9 @@ impl Queue {
     fn from_proto(it: pb::MessageQueue) -> Option<Self> {
         let broker = it.broker?;
         let endpoints = Endpoints::from_proto(broker.endpoints.as_ref()?)?;
+        // A proxy that has not heard of the topic's type yet names this one.
+        let mut accepts = it.accept_message_types;
+        accepts.retain(|it| *it != MessageType::Unspecified as i32);
         let permission = Permission::try_from(it.permission).unwrap_or_default();
         Some(Self {
             id: it.id,
@@ -87,7 +90,7 @@ impl Queue {
             master: broker.id == MASTER,
             readable: matches!(permission, Permission::Read | Permission::ReadWrite),
             writable: matches!(permission, Permission::Write | Permission::ReadWrite),
-            accepts: it.accept_message_types,
+            accepts,
         })
     }
 }

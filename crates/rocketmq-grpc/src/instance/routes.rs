@@ -13,8 +13,9 @@ use crate::{Error, route::Route};
 
 /// How long an unknown topic is not asked for again.
 const UNKNOWN_TOPIC_TTL: Duration = Duration::from_secs(1);
-/// How long a route without queues is not asked for again: its brokers may be back any moment.
-const EMPTY_ROUTE_TTL: Duration = Duration::from_secs(1);
+/// How long a route is used that has no queues, as its brokers may be back any moment, or that a
+/// server's answer has put in doubt.
+const DOUBTED_ROUTE_TTL: Duration = Duration::from_secs(1);
 /// Refreshes in a row that do not know a topic before it counts as deleted. A server that was just
 /// started does not know its topics for a moment.
 const UNKNOWN_MAX: u32 = 2;
@@ -35,6 +36,8 @@ pub(super) struct Topic {
 #[derive(Debug, Default)]
 struct Known {
     route: Option<(Arc<Route>, Instant)>,
+    /// What the server answered does not fit the route.
+    doubted: bool,
     /// The last look-up, if it failed.
     failed: Option<(Error, Instant)>,
     /// Refreshes in a row that did not know the topic.
@@ -71,7 +74,7 @@ impl Topic {
     pub(super) fn cached(&self, asked_at: Instant) -> Option<Result<Arc<Route>, Error>> {
         let known = self.known();
         if let Some((route, at)) = &known.route
-            && (!route.queues.is_empty() || at.elapsed() < EMPTY_ROUTE_TTL)
+            && (!(known.doubted || route.queues.is_empty()) || at.elapsed() < DOUBTED_ROUTE_TTL)
         {
             return Some(Ok(route.clone()));
         }
@@ -88,9 +91,14 @@ impl Topic {
     pub(super) fn found(&self, route: Arc<Route>) {
         *self.known() = Known {
             route: Some((route, Instant::now())),
+            doubted: false,
             failed: None,
             unknown: 0,
         };
+    }
+
+    pub(super) fn doubt(&self) {
+        self.known().doubted = true;
     }
 
     pub(super) fn failed(&self, error: Error) {

@@ -13,6 +13,7 @@ use rocketmq_proto::v2::{
     self as pb, Code,
     messaging_service_server::{MessagingService, MessagingServiceServer},
     receive_message_response::Content,
+    settings::PubSub,
     telemetry_command::Command,
 };
 use tokio::sync::{Notify, mpsc};
@@ -433,8 +434,11 @@ impl MessagingService for Fake {
         self.state().telemetry.push(to_client.clone());
         tokio::spawn(async move {
             while let Ok(Some(command)) = from_client.message().await {
-                if let Some(Command::Settings(settings)) = command.command {
+                if let Some(Command::Settings(mut settings)) = command.command {
                     fake.state().seen.settings.push(settings.clone());
+                    if let Some(PubSub::Publishing(it)) = &mut settings.pub_sub {
+                        it.validate_message_type = true;
+                    }
                     let backoff_policy = fake.state().backoff_ms.map(retries_every);
                     let command = Some(Command::Settings(pb::Settings {
                         backoff_policy,

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use rocketmq_grpc::{Message, Producer, ProducerConfig, Settlement};
-use rocketmq_proto::v2::Code;
+use rocketmq_proto::v2::{self as pb, Code};
 use tokio::{task::JoinSet, time::Instant};
 use tonic::Status;
 
-use crate::fake::{Fake, Item, TOPIC, consumer_config, eventually, message, messages, route};
+use crate::fake::{
+    Fake, Item, TOPIC, consumer_config, eventually, message, messages, route, status,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -217,4 +219,40 @@ async fn a_failure_that_passed_unheard_is_not_told_later() {
     tokio::time::sleep(5 * MINUTE).await;
     fake.push(vec![Item::Pause(Duration::from_secs(1)), message("1")]);
     assert_eq!(consumer.receive(TOPIC, 1).await.unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_was_made_anew_with_another_type_is_looked_up_again_at_once() {
+    let fake = Fake::start();
+    let mut before = route(Code::Ok, &["fake"]).unwrap();
+    before.message_queues[0].accept_message_types = vec![pb::MessageType::Fifo.into()];
+    fake.state().routes = [Ok(before)].into();
+    let producer = producer(&fake).await;
+    let error = send(&producer).await.unwrap_err();
+    assert!(error.is_wrong_topic_type(), "{error:?}");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    send(&producer).await.unwrap();
+
+    // The server may know it first.
+    for code in [Code::MessagePropertyConflictWithType, Code::TopicNotFound] {
+        let refused = pb::SendMessageResponse {
+            status: status(code),
+            entries: vec![],
+        };
+        fake.state().sends = [Ok(refused)].into();
+        let asked = fake.calls("route");
+        send(&producer).await.unwrap_err();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        send(&producer).await.unwrap();
+        assert_eq!(fake.calls("route"), asked + 1, "{code:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_that_names_no_type_leaves_the_check_to_the_server() {
+    let fake = Fake::start();
+    let mut untyped = route(Code::Ok, &["fake"]).unwrap();
+    untyped.message_queues[0].accept_message_types = vec![pb::MessageType::Unspecified.into()];
+    fake.state().routes = [Ok(untyped)].into();
+    send(&producer(&fake).await).await.unwrap();
 }
