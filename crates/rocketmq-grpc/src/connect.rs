@@ -18,6 +18,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
+    sync::watch,
 };
 use tower::{
     Service, ServiceExt as _,
@@ -52,6 +53,8 @@ pub(crate) struct Sticky {
     current: Arc<AtomicUsize>,
     /// For each address.
     connect_timeout: Duration,
+    /// Attempts so far.
+    attempts: watch::Sender<u64>,
 }
 
 /// None of the addresses accepted a connection.
@@ -109,10 +112,18 @@ impl Sticky {
             endpoints,
             current: Arc::new(AtomicUsize::new(0)),
             connect_timeout,
+            attempts: watch::Sender::new(0),
         }
     }
 
+    /// Changes when a connection is looked for: the last one takes no more requests, although its
+    /// streams may go on for a while.
+    pub(crate) fn attempts(&self) -> watch::Receiver<u64> {
+        self.attempts.subscribe()
+    }
+
     async fn connect(self) -> Result<TokioIo<BoxStream>, Unreachable> {
+        self.attempts.send_modify(|it| *it += 1);
         let addresses = self.endpoints.addresses();
         let first = self.current.load(Ordering::Relaxed);
         let mut last: Option<BoxError> = None;

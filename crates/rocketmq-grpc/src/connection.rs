@@ -98,6 +98,12 @@ impl Connection {
         self.generation.subscribe()
     }
 
+    /// Changes when the channel looks for another connection, as after the GOAWAY of a server that
+    /// is about to go: a session has to follow.
+    pub(crate) fn attempts(&self) -> watch::Receiver<u64> {
+        self.connector.0.attempts()
+    }
+
     /// Gives the connection up and makes a new one on next use.
     ///
     /// Does nothing within 30 s of the last time, unless `at_once`: the server asked for it.

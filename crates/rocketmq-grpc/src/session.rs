@@ -210,6 +210,9 @@ impl Session {
             },
         };
 
+        // The stream is on the connection of the last attempt.
+        let mut attempts = self.rpc.connection.attempts();
+        attempts.mark_unchanged();
         let mut sent_at = Instant::now();
         loop {
             // A request to resync within the interval is kept by the Notify until it is over.
@@ -222,6 +225,7 @@ impl Session {
                     return Over::Ended;
                 }
                 _ = generation.changed() => return Over::Renewed,
+                _ = attempts.changed() => return Over::Renewed,
                 item = stream.message() => match item {
                     Ok(Some(command)) => {
                         if let Some(Command::Settings(settings)) = &command.command {

@@ -16,8 +16,9 @@ use rocketmq_proto::v2::{
     settings::PubSub,
     telemetry_command::Command,
 };
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::link::Link;
@@ -34,6 +35,8 @@ pub(crate) struct Fake {
     pub(crate) link: Link,
     state: Arc<Mutex<State>>,
     changed: Arc<Notify>,
+    /// Cancelled, and made anew, by [`Fake::drain`].
+    drained: watch::Sender<CancellationToken>,
 }
 
 /// What to answer; beyond the script everything is fine and there is nothing to receive.
@@ -86,19 +89,25 @@ pub(crate) enum Item {
 
 impl Fake {
     pub(crate) fn start() -> Self {
-        let (link, incoming) = Link::new();
+        let (link, mut incoming) = Link::new();
         let fake = Self {
             link,
             state: Arc::default(),
             changed: Arc::default(),
+            drained: watch::Sender::new(CancellationToken::new()),
         };
-        let service = MessagingServiceServer::new(fake.clone());
-        let incoming = UnboundedReceiverStream::new(incoming);
-        tokio::spawn(
-            tonic::transport::Server::builder()
-                .add_service(service)
-                .serve_with_incoming(incoming),
-        );
+        let served = fake.clone();
+        tokio::spawn(async move {
+            while let Some(connection) = incoming.recv().await {
+                let service = MessagingServiceServer::new(served.clone());
+                let drained = served.drained.borrow().clone();
+                let one = stream::iter([connection]).chain(stream::pending());
+                let server = tonic::transport::Server::builder()
+                    .add_service(service)
+                    .serve_with_incoming_shutdown(one, drained.cancelled_owned());
+                tokio::spawn(server);
+            }
+        });
         fake
     }
 
@@ -138,6 +147,11 @@ impl Fake {
         for stream in self.state().telemetry.drain(..) {
             let _ = stream.send(Err(Status::unavailable("restart")));
         }
+    }
+
+    /// Connections so far take no new requests, those under way go on: a graceful restart.
+    pub(crate) fn drain(&self) {
+        self.drained.send_replace(CancellationToken::new()).cancel();
     }
 
     pub(crate) fn calls(&self, call: &str) -> usize {

@@ -256,3 +256,35 @@ async fn a_route_that_names_no_type_leaves_the_check_to_the_server() {
     fake.state().routes = [Ok(untyped)].into();
     send(&producer(&fake).await).await.unwrap();
 }
+
+/// The real proxy says GOAWAY and keeps the streams of the old connection for half a minute.
+#[tokio::test(start_paused = true)]
+async fn the_session_follows_to_the_new_connection_when_the_old_one_is_drained() {
+    let fake = Fake::start();
+    let consumer = fake.consumer().await;
+    let drained_at = Instant::now();
+    fake.drain();
+    eventually("the settings", || fake.state().seen.settings.len() == 2).await;
+    assert!(
+        drained_at.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        drained_at.elapsed()
+    );
+    eventually("the session", || consumer.is_connected()).await;
+    tokio::time::sleep(10 * MINUTE).await;
+    assert_eq!(fake.calls("telemetry"), 2, "and stays there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_on_a_drained_connection_is_not_up_while_there_is_no_other() {
+    let fake = Fake::start();
+    fake.state().backoff_ms = Some(10);
+    let producer = producer(&fake).await;
+    fake.link.refuse(true);
+    fake.drain();
+    let start = Instant::now();
+    let error = send(&producer).await.unwrap_err();
+    assert!(error.is_disconnected(), "{error:?}");
+    assert!(start.elapsed() > Duration::from_secs(1), "no hot loop");
+    assert!(!producer.is_connected());
+}
