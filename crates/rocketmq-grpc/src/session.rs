@@ -134,10 +134,13 @@ impl Session {
     async fn run(self: Arc<Self>, instance: Arc<Instance>) {
         let mut away = Backoff::new(RECONNECT_FIRST, RECONNECT_MAX);
         let mut refused = Backoff::new(RECONNECT_FIRST, REFUSED_MAX);
+        // It was up, and no attempt to be up again has failed yet.
+        let mut lasting = false;
         loop {
             let opened_at = Instant::now();
             let over = self.stream(&instance).await;
             let was_ready = self.is_ready();
+            lasting |= was_ready;
             if was_ready && opened_at.elapsed() >= STABLE_AFTER {
                 away.reset();
                 refused.reset();
@@ -160,7 +163,7 @@ impl Session {
             let delay = backoff.next_delay();
             let endpoint = self.endpoint();
             let retry_in_ms = delay.as_millis();
-            if was_ready {
+            if std::mem::take(&mut lasting) {
                 warn!(endpoint, error = %error, retry_in_ms, "session lost");
             } else {
                 debug!(endpoint, error = %error, retry_in_ms, "session not established");
