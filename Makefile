@@ -6,7 +6,7 @@
 # One service: HTTP on 127.0.0.1:8000, gRPC on 127.0.0.1:9000, the broker embedded. Ctrl-C drains.
 # The binary takes make's place, so a signal reaches it and its exit code is make's.
 run:
-	@cargo build --quiet -p quickstart
+	@cargo build -p quickstart
 	@exec "$${CARGO_TARGET_DIR:-target}/debug/quickstart"
 
 test: ## everything that needs no network service, no Java and no protoc

@@ -99,6 +99,22 @@ impl Saver {
         self.broker.lag(TOPIC_EVENT, GROUP) > 0 || !self.broker.in_flight(GROUP).is_empty()
     }
 
+    /// Waits until the handler has failed and the message is being tried again.
+    async fn retries(&self) {
+        let start = Instant::now();
+        let again = || {
+            self.broker
+                .in_flight(GROUP)
+                .iter()
+                .any(|held| held.attempt > 1)
+        };
+        while !again() {
+            assert!(self.is_kept(), "acknowledged without a row");
+            assert!(start.elapsed() < PATIENCE, "it is not retried");
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     async fn wait_for(&self, names: &[&str]) {
         let start = Instant::now();
         loop {
@@ -151,18 +167,7 @@ async fn a_locked_database_costs_retries_and_loses_nothing() {
         .await
         .unwrap();
     saver.post_event("login").await;
-    // Longer than a writer waits for the lock: the handler has failed.
-    let start = Instant::now();
-    while saver
-        .broker
-        .in_flight(GROUP)
-        .iter()
-        .all(|held| held.attempt < 2)
-    {
-        assert!(saver.is_kept(), "acknowledged without a row");
-        assert!(start.elapsed() < PATIENCE, "it is not retried");
-        sleep(Duration::from_millis(20)).await;
-    }
+    saver.retries().await;
     sqlx::raw_sql("ROLLBACK").execute(&mut other).await.unwrap();
     saver.wait_for(&["login"]).await;
     saver.stop().await;
@@ -178,17 +183,7 @@ async fn a_database_that_is_gone_is_waited_for() {
         .await
         .unwrap();
     saver.post_event("login").await;
-    let start = Instant::now();
-    while saver
-        .broker
-        .in_flight(GROUP)
-        .iter()
-        .all(|held| held.attempt < 2)
-    {
-        assert!(saver.is_kept(), "acknowledged without a row");
-        assert!(start.elapsed() < PATIENCE, "it is not retried");
-        sleep(Duration::from_millis(20)).await;
-    }
+    saver.retries().await;
     sqlx::raw_sql("ALTER TABLE away RENAME TO realtime_warehousing")
         .execute(&mut other)
         .await
