@@ -16,15 +16,19 @@ use std::{
     time::Duration,
 };
 
-use kratos::{App, Phase, Signals};
+use kratos::{App, Handle, Phase, Signals};
 use kratos_broker::{Json, Message, State};
 use kratos_rocketmq::{Client, Config, Server};
 use serde::{Deserialize, Serialize};
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{
+    task::{JoinHandle, JoinSet},
+    time::Instant,
+};
 
 /// How long a run may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+type Run = JoinHandle<kratos::Result<()>>;
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Deserialize, Serialize)]
@@ -91,13 +95,7 @@ async fn consume(client: Client, topic: &str, group: &str, count: u64) -> Result
         .subscribe(topic, group, count_one)
         .with_state(seen.clone());
     let counters = server.counters();
-    let app = App::new()
-        .signals(Signals::none())
-        .resource(client)
-        .server(server);
-    let handle = app.handle();
-    let running = tokio::spawn(app.run());
-    handle.reached(Phase::Ready).await;
+    let (handle, running) = start(client, server).await?;
     let (start, cpu) = (Instant::now(), cpu_seconds());
     while counters.stats().confirmed < count {
         if start.elapsed() > PATIENCE {
@@ -115,13 +113,7 @@ async fn consume(client: Client, topic: &str, group: &str, count: u64) -> Result
 async fn idle(client: Client, topic: &str, group: &str, seconds: u64) -> Result<(), AnyError> {
     async fn ignore() {}
     let server = Server::new(client.clone()).subscribe(topic, group, ignore);
-    let app = App::new()
-        .signals(Signals::none())
-        .resource(client)
-        .server(server);
-    let handle = app.handle();
-    let running = tokio::spawn(app.run());
-    handle.reached(Phase::Ready).await;
+    let (handle, running) = start(client, server).await?;
     let cpu = cpu_seconds();
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let cpu = cpu_seconds() - cpu;
@@ -134,6 +126,21 @@ async fn idle(client: Client, topic: &str, group: &str, seconds: u64) -> Result<
         resident_mb()
     );
     Ok(())
+}
+
+/// Runs an App of this server, from the moment it is ready.
+async fn start(client: Client, server: Server) -> Result<(Handle, Run), AnyError> {
+    let app = App::new()
+        .signals(Signals::none())
+        .resource(client)
+        .server(server);
+    let handle = app.handle();
+    let running = tokio::spawn(app.run());
+    if handle.reached(Phase::Ready).await != Phase::Ready {
+        running.await??;
+        return Err("stopped before it was ready".into());
+    }
+    Ok((handle, running))
 }
 
 /// About 1 KB as JSON.

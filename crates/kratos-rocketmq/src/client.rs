@@ -7,8 +7,8 @@ use std::{
 
 use kratos::{Resource, StartContext};
 use kratos_broker::{
-    Driver, Error, ErrorKind, Message, Receipt, Result,
-    driver::{Capabilities, Filter, GroupSpec},
+    Driver, Error, Message, Receipt, Result,
+    driver::{Capabilities, GroupSpec},
 };
 use rocketmq_grpc::{Producer, ProducerConfig};
 use tokio::{sync::OnceCell, time::Instant};
@@ -62,7 +62,7 @@ impl Client {
             kratos::Error::msg(format!("rocketmq.endpoints is {endpoints:?}"))
                 .with_source(neutral(error))
         })?;
-        Ok(Self::from_parts(client, endpoints))
+        Ok(Shared::new(client, endpoints).into())
     }
 
     /// A client of a broker inside this process: what is published is lost with the process, topics
@@ -89,11 +89,11 @@ impl Client {
         #[expect(clippy::expect_used, reason = "the address above is a valid one")]
         let client = rocketmq_grpc::Client::with_connector(config, connector)
             .expect("the address of the embedded broker is valid");
-        let mut this = Self::from_parts(client, "the embedded broker".to_owned());
-        if let Some(shared) = Arc::get_mut(&mut this.shared) {
-            shared.broker = Some(broker);
-        }
-        this
+        let shared = Shared {
+            broker: Some(broker),
+            ..Shared::new(client, "the embedded broker".to_owned())
+        };
+        shared.into()
     }
 
     /// The cluster that `config` names; with no endpoints, a broker inside this process.
@@ -133,20 +133,6 @@ impl Client {
         Publisher::new(self.clone())
     }
 
-    fn from_parts(client: rocketmq_grpc::Client, endpoints: String) -> Self {
-        let shared = Shared {
-            client,
-            endpoints,
-            publishes: Mutex::default(),
-            producer: OnceCell::new(),
-            #[cfg(feature = "embedded")]
-            broker: None,
-        };
-        Self {
-            shared: Arc::new(shared),
-        }
-    }
-
     async fn producer(&self) -> Result<&Producer> {
         let start = || async {
             let topics = self.shared.publishes().clone();
@@ -163,7 +149,28 @@ impl Client {
     }
 }
 
+impl From<Shared> for Client {
+    fn from(shared: Shared) -> Self {
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+}
+
+// === impl Shared ===
+
 impl Shared {
+    fn new(client: rocketmq_grpc::Client, endpoints: String) -> Self {
+        Self {
+            client,
+            endpoints,
+            publishes: Mutex::default(),
+            producer: OnceCell::new(),
+            #[cfg(feature = "embedded")]
+            broker: None,
+        }
+    }
+
     fn publishes(&self) -> MutexGuard<'_, BTreeSet<String>> {
         self.publishes
             .lock()
@@ -205,17 +212,6 @@ impl Driver for Client {
     }
 
     async fn consumer(&self, group: GroupSpec, _cx: StartContext) -> Result<Consumer> {
-        if let Some(spec) = group
-            .topics
-            .iter()
-            .find(|spec| matches!(spec.filter, Filter::Sql(_)))
-        {
-            let refused = format!(
-                "topic {}: this driver does not filter by SQL yet",
-                spec.topic
-            );
-            return Err(Error::new(ErrorKind::Unsupported, refused));
-        }
         Consumer::join(&self.shared.client, &group).await
     }
 }

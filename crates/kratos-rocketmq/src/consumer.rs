@@ -51,14 +51,19 @@ enum Trouble {
 
 impl Consumer {
     pub(crate) async fn join(client: &rocketmq_grpc::Client, group: &GroupSpec) -> Result<Self> {
-        let config = ConsumerConfig::new(group.group.as_str()).invisible_duration(group.invisible);
-        let config = group.topics.iter().fold(config, |config, spec| {
-            let filter = match &spec.filter {
-                Filter::Sql(condition) => rocketmq_grpc::Filter::sql(condition.as_str()),
-                tags => rocketmq_grpc::Filter::tags(tags.to_string()),
-            };
-            config.subscribe(spec.topic.as_str(), filter)
-        });
+        let mut config =
+            ConsumerConfig::new(group.group.as_str()).invisible_duration(group.invisible);
+        for spec in &group.topics {
+            if let Filter::Sql(_) = spec.filter {
+                let refused = format!(
+                    "topic {}: this driver does not filter by SQL yet",
+                    spec.topic
+                );
+                return Err(Error::new(ErrorKind::Unsupported, refused));
+            }
+            let tags = rocketmq_grpc::Filter::tags(spec.filter.to_string());
+            config = config.subscribe(spec.topic.as_str(), tags);
+        }
         let inner = client.consumer(config).await.map_err(neutral)?;
         if inner.settings().fifo {
             // Its batches are settled as one unit, which the engine does not do yet: refused rather

@@ -42,10 +42,7 @@ async fn a_broker_that_is_away_is_tried_until_the_start_timeout_and_named() {
 async fn a_broker_that_comes_up_during_the_start_is_waited_for() {
     let (site, gate) = (Site::new(), Gate::new());
     site.broker.stop().await;
-    let app = App::new()
-        .resource(site.client.clone())
-        .server(site.server(&gate));
-    let running = Running::start(app);
+    let running = Running::start(site.app(&gate));
     tokio::time::sleep(Duration::from_millis(500)).await;
     site.broker.restart().await.unwrap();
     running.ready().await;

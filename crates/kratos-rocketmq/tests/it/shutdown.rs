@@ -18,19 +18,13 @@ use crate::site::{GROUP, Gate, PATIENCE, Running, Site, TOPIC, eventually, withi
 #[tokio::test]
 async fn s1_what_is_in_flight_at_sigterm_is_acknowledged() {
     let (site, gate) = (Site::new(), Gate::new());
-    let app = App::new()
-        .resource(site.client.clone())
-        .server(site.server(&gate));
-    let running = Running::start(app);
+    let running = Running::start(site.app(&gate));
     running.ready().await;
     site.publish(8).await;
     gate.entered(8).await;
 
     running.signals.send();
-    let mut phases = running.handle.phases();
-    within(PATIENCE, phases.wait_for(|phase| *phase == Phase::Draining))
-        .await
-        .unwrap();
+    running.reached(Phase::Draining).await;
     gate.open.add_permits(8);
 
     running.ended().await.0.unwrap();
@@ -46,10 +40,7 @@ async fn s1_what_is_in_flight_at_sigterm_is_acknowledged() {
 async fn s2_past_the_deadline_the_abandoned_ids_are_reported() {
     let (site, gate) = (Site::new(), Gate::new());
     let stop_timeout = Duration::from_secs(2);
-    let app = App::new()
-        .stop_timeout(stop_timeout)
-        .resource(site.client.clone())
-        .server(site.server(&gate));
+    let app = site.app(&gate).stop_timeout(stop_timeout);
     let running = Running::start(app);
     running.ready().await;
     let ids = site.publish(1).await;
@@ -71,10 +62,7 @@ async fn s2_past_the_deadline_the_abandoned_ids_are_reported() {
 #[tokio::test]
 async fn s3_a_second_signal_ends_it_at_once() {
     let (site, gate) = (Site::new(), Gate::new());
-    let app = App::new()
-        .resource(site.client.clone())
-        .server(site.server(&gate));
-    let running = Running::start(app);
+    let running = Running::start(site.app(&gate));
     running.ready().await;
     site.publish(1).await;
     gate.entered(1).await;
@@ -90,10 +78,7 @@ async fn s3_a_second_signal_ends_it_at_once() {
 async fn s4_sigterm_at_any_moment_of_the_start_ends_it_cleanly() {
     for moment in 0..40 {
         let (site, gate) = (Site::new(), Gate::new());
-        let app = App::new()
-            .resource(site.client.clone())
-            .server(site.server(&gate));
-        let running = Running::start(app);
+        let running = Running::start(site.app(&gate));
         sleep(Duration::from_micros(250 * moment)).await;
         running.signals.send();
         let (result, took) = running.ended().await;
@@ -110,10 +95,7 @@ async fn s4_sigterm_at_any_moment_of_the_start_ends_it_cleanly() {
 async fn s4_sigterm_while_the_broker_is_away_ends_it_cleanly() {
     let (site, gate) = (Site::new(), Gate::new());
     site.broker.stop().await;
-    let app = App::new()
-        .resource(site.client.clone())
-        .server(site.server(&gate));
-    let running = Running::start(app);
+    let running = Running::start(site.app(&gate));
     sleep(Duration::from_millis(300)).await;
     running.signals.send();
     let (result, took) = running.ended().await;
@@ -124,10 +106,7 @@ async fn s4_sigterm_while_the_broker_is_away_ends_it_cleanly() {
 #[tokio::test]
 async fn s5_idle_it_stops_within_a_second() {
     let (site, gate) = (Site::new(), Gate::new());
-    let app = App::new()
-        .resource(site.client.clone())
-        .server(site.server(&gate));
-    let running = Running::start(app);
+    let running = Running::start(site.app(&gate));
     running.ready().await;
     sleep(Duration::from_millis(300)).await; // into a long poll
     running.signals.send();
@@ -140,10 +119,7 @@ async fn s5_idle_it_stops_within_a_second() {
 async fn s6_with_the_broker_gone_it_still_stops_within_the_deadline() {
     let (site, gate) = (Site::new(), Gate::new());
     let stop_timeout = Duration::from_secs(4);
-    let app = App::new()
-        .stop_timeout(stop_timeout)
-        .resource(site.client.clone())
-        .server(site.server(&gate));
+    let app = site.app(&gate).stop_timeout(stop_timeout);
     let running = Running::start(app);
     running.ready().await;
     let ids = site.publish(2).await;
@@ -163,10 +139,7 @@ async fn s6_with_the_broker_gone_it_still_stops_within_the_deadline() {
 async fn s9_acknowledgements_are_flushed_before_the_connection_closes() {
     let (site, gate) = (Site::new(), Gate::new());
     gate.open.add_permits(100);
-    let app = App::new()
-        .resource(site.client.clone())
-        .server(site.server(&gate));
-    let running = Running::start(app);
+    let running = Running::start(site.app(&gate));
     running.ready().await;
     site.publish(100).await;
     gate.entered(100).await;
@@ -204,10 +177,7 @@ async fn s10_an_http_handler_that_publishes_while_draining_succeeds() {
     stream.write_all(request).await.unwrap();
     gate.entered(1).await;
     running.signals.send();
-    let mut phases = running.handle.phases();
-    within(PATIENCE, phases.wait_for(|phase| *phase == Phase::Draining))
-        .await
-        .unwrap();
+    running.reached(Phase::Draining).await;
     gate.open.add_permits(1);
 
     let mut answer = String::new();
@@ -227,9 +197,8 @@ async fn s12_a_failed_start_stops_what_runs_and_names_the_culprit() {
     let (site, gate) = (Site::new(), Gate::new());
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap();
-    let app = App::new()
-        .resource(site.client.clone())
-        .server(site.server(&gate))
+    let app = site
+        .app(&gate)
         .server(http::Server::new(config(addr), Router::new()));
     let (result, took) = Running::start(app).ended().await;
     let chain = kratos::error_chain(&result.unwrap_err()).to_string();

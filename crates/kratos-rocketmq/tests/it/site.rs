@@ -55,6 +55,13 @@ impl Site {
             .with_state(gate.clone())
     }
 
+    /// The client and the server, and nothing else.
+    pub(crate) fn app(&self, gate: &Gate) -> App {
+        App::new()
+            .resource(self.client.clone())
+            .server(self.server(gate))
+    }
+
     /// Publishes through a client of its own and answers the ids.
     pub(crate) async fn publish(&self, count: usize) -> Vec<MessageId> {
         let publisher = Client::of(self.broker.clone()).publisher();
@@ -98,12 +105,12 @@ impl Running {
     }
 
     pub(crate) async fn ready(&self) {
-        let mut phases = self.handle.phases();
-        let ready = phases.wait_for(|phase| *phase == Phase::Ready);
-        timeout(PATIENCE, ready)
-            .await
-            .expect("the App is ready in time")
-            .unwrap();
+        self.reached(Phase::Ready).await;
+    }
+
+    /// Waits for `phase`, which must not have passed.
+    pub(crate) async fn reached(&self, phase: Phase) {
+        assert_eq!(within(PATIENCE, self.handle.reached(phase)).await, phase);
     }
 
     /// Waits for the end; answers the result and how long that took.

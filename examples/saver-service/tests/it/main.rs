@@ -6,7 +6,7 @@ use std::{path::PathBuf, time::Duration};
 use axum::body::Body;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use kratos::{App, Resource, SignalSender, Signals, StartContext};
+use kratos::{App, Phase, Resource, SignalSender, Signals, StartContext};
 use kratos_broker::Message;
 use kratos_rocketmq::{Client, Server};
 use report_proto::{AcceptStatusReportData, RealTimeWarehousingData};
@@ -50,14 +50,10 @@ impl Saver {
             .resource(store.clone())
             .resource(client.clone())
             .server(server);
-        let mut phases = app.handle().phases();
+        let handle = app.handle();
         let app = tokio::spawn(app.run());
-        let ready = phases.wait_for(|phase| *phase == kratos::Phase::Ready);
-        timeout(PATIENCE, ready)
-            .await
-            .expect("the saver is ready")
-            .unwrap();
-        // The first receive makes the group's place in each topic.
+        let phase = timeout(PATIENCE, handle.reached(Phase::Ready)).await;
+        assert_eq!(phase.expect("the saver is up in time"), Phase::Ready);
         Self {
             folder,
             broker,
