@@ -4,13 +4,15 @@ use std::{future::Future, process::ExitCode, time::Duration};
 
 use tokio::{
     runtime::{Builder, Runtime},
+    sync::watch,
     time::{Instant, sleep_until},
 };
 
 use crate::{
     Error, Result,
     error::BoxError,
-    error_chain, process,
+    error_chain,
+    process::{self, Stop},
     signal::{self, Signals},
 };
 
@@ -65,7 +67,7 @@ where
 fn supervise(run: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
     let supervisor = runtime(&mut Builder::new_current_thread())?;
     let workers = runtime(&mut Builder::new_multi_thread())?;
-    if let Some(result) = supervisor.block_on(watch(&workers, run))? {
+    if let Some(result) = supervisor.block_on(serve_signals(&workers, run))? {
         workers.shutdown_timeout(BLOCKING_GRACE);
         return result;
     }
@@ -85,7 +87,7 @@ fn runtime(builder: &mut Builder) -> Result<Runtime> {
 
 /// Runs `run` on `workers` while this thread serves the signals; `None` if it held the process past
 /// its deadline.
-async fn watch(
+async fn serve_signals(
     workers: &Runtime,
     run: impl Future<Output = Result<()>> + Send + 'static,
 ) -> Result<Option<Result<()>>> {
@@ -103,7 +105,7 @@ async fn watch(
             ended = &mut task => return Ok(Some(ended.unwrap_or_else(|e| Err(died(e))))),
             () = signals.reached(seen + 1) => {
                 seen = sender.count();
-                let Some(by) = on_signal(seen, stops.borrow().timeout) else {
+                let Some(by) = on_signal(seen, &stops) else {
                     task.abort();
                     return Ok(Some(Ok(())));
                 };
@@ -118,11 +120,14 @@ async fn watch(
 }
 
 /// By when the App must have stopped; `None` if no App runs and there is nothing to wait for.
-fn on_signal(count: u32, stop_timeout: Duration) -> Option<Instant> {
+fn on_signal(count: u32, stops: &watch::Receiver<Stop>) -> Option<Instant> {
+    // Copied out at once: an App that stops tells so under the lock that the next call takes, and
+    // would wait for a borrow that waits for it.
+    let stop = *stops.borrow();
     if !process::is_app_running() {
         return None;
     }
-    let limit = if count > 1 { FORCED_STOP } else { stop_timeout };
+    let limit = if count > 1 { FORCED_STOP } else { stop.timeout };
     Some(Instant::now() + limit)
 }
 
@@ -130,5 +135,37 @@ fn died(error: tokio::task::JoinError) -> Error {
     match error.try_into_panic() {
         Ok(_payload) => Error::msg("the program panicked; the message is above"),
         Err(error) => Error::msg("the program was cancelled").with_source(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread};
+
+    use super::*;
+
+    #[test]
+    fn a_signal_and_a_stop_at_the_same_moment_do_not_wait_for_each_other() {
+        const ROUNDS: usize = 100_000;
+        let stops = process::install(Signals::none());
+        let (done, both) = mpsc::channel();
+        let stopped = done.clone();
+        thread::spawn(move || {
+            for _ in 0..ROUNDS {
+                let app = process::Running::enter(FORCED_STOP);
+                app.stops_by(Instant::now());
+            }
+            stopped.send(()).unwrap();
+        });
+        thread::spawn(move || {
+            for _ in 0..ROUNDS {
+                on_signal(1, &stops);
+            }
+            done.send(()).unwrap();
+        });
+        for _ in 0..2 {
+            both.recv_timeout(Duration::from_secs(20))
+                .expect("no deadlock");
+        }
     }
 }
