@@ -11,7 +11,10 @@ use std::{
 
 use futures_util::future::join_all;
 use rocketmq_proto::v2 as pb;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
@@ -31,6 +34,10 @@ const SESSION_LINGER: Duration = Duration::from_secs(300);
 /// How long a good-bye may take when the deadline is further away.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Questions about orphaned transactions that wait for the producer; the server asks again for those
+/// beyond.
+pub(crate) const ORPHANS_MAX: usize = 1024;
+
 /// One registered client of the servers.
 #[derive(Debug)]
 pub(crate) struct Instance {
@@ -38,6 +45,8 @@ pub(crate) struct Instance {
     pub(crate) identity: Arc<Identity>,
     pub(crate) role: Role,
     pub(crate) settings: watch::Sender<ServerSettings>,
+    /// Of our own settings: counts up when they change, and sessions then send them anew.
+    pub(crate) settings_version: watch::Sender<u64>,
     /// Ends the tasks below; cancelled after the good-bye.
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
@@ -49,11 +58,23 @@ pub(crate) struct Instance {
 pub(crate) enum Role {
     Producer {
         topics: Mutex<BTreeSet<String>>,
+        /// Where the server's questions go; room for [`ORPHANS_MAX`].
+        orphans: mpsc::Sender<OrphanCheck>,
     },
     Consumer {
         group: String,
         subscriptions: Vec<(String, Filter)>,
     },
+}
+
+/// The server asks what became of a transaction that nobody ended.
+#[derive(Debug)]
+#[expect(dead_code, reason = "until transactions are there")]
+pub(crate) struct OrphanCheck {
+    /// Who asks, and gets the answer.
+    pub(crate) endpoints: Endpoints,
+    pub(crate) message: pb::Message,
+    pub(crate) transaction_id: String,
 }
 
 #[derive(Debug)]
@@ -71,6 +92,7 @@ impl Instance {
             identity: Arc::new(identity),
             role,
             settings: watch::Sender::new(ServerSettings::default()),
+            settings_version: watch::Sender::new(0),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             sessions: Mutex::default(),
@@ -149,13 +171,12 @@ impl Instance {
 
     async fn look_up(self: &Arc<Self>, topic: &str) -> Result<Arc<Route>, Error> {
         let route = Arc::new(self.query_route(topic).await?);
-        if self.register_topic(topic) {
-            self.resync_all();
-        }
+        // The server asks about orphaned transactions only who has named the topic before.
+        let settings = self.register_topic(topic);
         let sessions = self.sessions_of(&route)?;
         let mut up = sessions.is_empty();
         let mut down = None;
-        for ready in join_all(sessions.iter().map(|it| it.ready())).await {
+        for ready in join_all(sessions.iter().map(|it| it.ready(settings))).await {
             match ready {
                 Ok(()) => up = true,
                 Err(error) if !error.is_retryable() => return Err(error),
@@ -191,6 +212,16 @@ impl Instance {
         }
     }
 
+    /// Hands a question of the server to the producer.
+    pub(crate) fn check_orphan(&self, check: OrphanCheck) {
+        let Role::Producer { orphans, .. } = &self.role else {
+            return;
+        };
+        if let Err(refused) = orphans.try_send(check) {
+            debug!(reason = %refused, "an orphaned transaction is left to the server's next check");
+        }
+    }
+
     /// True while every session is up.
     pub(crate) fn is_connected(&self) -> bool {
         self.sessions()
@@ -208,7 +239,7 @@ impl Instance {
     pub(crate) fn proto_settings(&self) -> pb::Settings {
         use pb::settings::PubSub;
         let pub_sub = match &self.role {
-            Role::Producer { topics } => {
+            Role::Producer { topics, .. } => {
                 let topics = topics.lock().unwrap_or_else(PoisonError::into_inner);
                 PubSub::Publishing(pb::Publishing {
                     topics: topics.iter().map(|it| self.resource(it)).collect(),
@@ -329,21 +360,16 @@ impl Instance {
         Ok(Route::from_proto(answer.message_queues))
     }
 
-    /// True if a producer that has sent its settings did not name this topic in them.
-    fn register_topic(&self, topic: &str) -> bool {
-        match &self.role {
-            Role::Producer { topics } => topics
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(topic.to_owned()),
-            Role::Consumer { .. } => false,
+    /// Returns the version of the settings that name the topic.
+    fn register_topic(&self, topic: &str) -> u64 {
+        if let Role::Producer { topics, .. } = &self.role {
+            let mut topics = topics.lock().unwrap_or_else(PoisonError::into_inner);
+            if !topics.contains(topic) {
+                topics.insert(topic.to_owned());
+                self.settings_version.send_modify(|it| *it += 1);
+            }
         }
-    }
-
-    fn resync_all(&self) {
-        for kept in self.sessions().values() {
-            kept.session.resync();
-        }
+        *self.settings_version.borrow()
     }
 
     /// The sessions of a route; new ones are opened.

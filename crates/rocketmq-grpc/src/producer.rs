@@ -10,13 +10,16 @@ use std::{
 };
 
 use rocketmq_proto::v2 as pb;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::Instant,
+};
 use tokio_util::sync::DropGuard;
 
 use crate::{
     Endpoints, Error, Message, ServerSettings,
     client::Shared,
-    instance::{Instance, Role},
+    instance::{Instance, ORPHANS_MAX, Role},
     message::validate_name,
     route::{Broker, Route},
     rpc::{Subject, check},
@@ -118,8 +121,10 @@ impl Producer {
         if config.attempts_max == 0 {
             return Err(Error::config("attempts_max must be at least 1"));
         }
+        let (orphans, _unanswered) = mpsc::channel(ORPHANS_MAX);
         let role = Role::Producer {
             topics: Mutex::new(config.topics.clone()),
+            orphans,
         };
         let instance = Instance::start(shared, role)?;
         let inner = Inner {

@@ -21,7 +21,7 @@ use tracing::{debug, info, warn};
 use crate::{
     Error,
     backoff::Backoff,
-    instance::Instance,
+    instance::{Instance, OrphanCheck},
     rpc::{Rpc, Subject},
 };
 
@@ -55,7 +55,8 @@ pub(crate) struct Session {
 #[derive(Debug, Clone)]
 enum Health {
     Connecting,
-    Ready,
+    /// The server has answered the settings of this version.
+    Ready(u64),
     /// Another attempt follows.
     Broken(Error),
 }
@@ -89,17 +90,22 @@ impl Session {
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        matches!(*self.health.borrow(), Health::Ready)
+        matches!(*self.health.borrow(), Health::Ready(_))
     }
 
-    /// Returns when the server has answered the settings, or why it did not at the last attempt.
-    pub(crate) async fn ready(&self) -> Result<(), Error> {
+    /// Returns when the server has answered settings of that version or a later one, or why it did
+    /// not at the last attempt.
+    pub(crate) async fn ready(&self, settings: u64) -> Result<(), Error> {
         let mut health = self.health.subscribe();
         let settled = health
-            .wait_for(|it| !matches!(it, Health::Connecting))
+            .wait_for(|it| match it {
+                Health::Connecting => false,
+                Health::Ready(answered) => *answered >= settings,
+                Health::Broken(_) => true,
+            })
             .await;
         match settled.as_deref() {
-            Ok(Health::Ready) => Ok(()),
+            Ok(Health::Ready(_)) => Ok(()),
             Ok(Health::Broken(error)) => Err(error.clone()),
             Ok(Health::Connecting) | Err(_) => Err(Error::closed("session")),
         }
@@ -111,13 +117,13 @@ impl Session {
         let found = health
             .wait_for(|it| match it {
                 Health::Connecting => false,
-                Health::Ready => true,
+                Health::Ready(_) => true,
                 Health::Broken(error) => !error.is_retryable(),
             })
             .await;
         match found.as_deref() {
             Ok(Health::Broken(error)) => Err(error.clone()),
-            Ok(Health::Ready | Health::Connecting) => Ok(()),
+            Ok(Health::Ready(_) | Health::Connecting) => Ok(()),
             Err(_) => Err(Error::closed("session")),
         }
     }
@@ -196,12 +202,15 @@ impl Session {
                 id,
             )
         };
+        let mut wanted = instance.settings_version.subscribe();
+        let mut sent = *wanted.borrow_and_update();
         if commands.try_send(settings(instance)).is_err() {
             return Over::Failed(Error::protocol("the stream takes no settings", at()));
         }
 
         let patience = SETTINGS_GRACE + instance.request_timeout();
         let mut answer_by = Instant::now() + patience;
+        // One at a time, so that an answer belongs to the settings that were sent last.
         let mut answered = false;
         let mut stub = self.rpc.stub();
         let mut stream = tokio::select! {
@@ -235,9 +244,9 @@ impl Session {
                             instance.settings.send_modify(|it| it.apply(settings));
                             if !answered {
                                 answered = true;
-                                self.now_ready();
+                                self.now_ready(sent);
                             }
-                        } else if !self.obey(command, &commands) {
+                        } else if !self.obey(command, &commands, instance) {
                             return Over::Renewed;
                         }
                     }
@@ -250,13 +259,22 @@ impl Session {
                 () = tokio::time::sleep_until(answer_by), if !answered => {
                     return Over::Failed(Error::timeout(at(), patience));
                 }
-                () = self.resync.notified(), if may_resync => {
+                () = async {
+                    tokio::select! {
+                        // What changed here is told at once.
+                        _ = wanted.changed(), if answered => {}
+                        () = self.resync.notified(), if may_resync => {}
+                        else => std::future::pending().await,
+                    }
+                } => {
+                    sent = *wanted.borrow_and_update();
                     if commands.try_send(settings(instance)).is_err() {
                         return Over::Failed(Error::grpc(
                             tonic::Status::unavailable("the server reads no commands"), at()));
                     }
                     sent_at = Instant::now();
                     answer_by = sent_at + patience;
+                    answered = false;
                 }
                 () = tokio::time::sleep_until(sent_at + RESYNC_INTERVAL), if !may_resync && answered => {}
                 () = tokio::time::sleep_until(sent_at + RESYNC_PERIOD) => self.resync.notify_one(),
@@ -264,13 +282,13 @@ impl Session {
         }
     }
 
-    fn now_ready(&self) {
+    fn now_ready(&self, settings: u64) {
         self.rpc.connection.set_isolated(false);
-        let before = self.health.send_replace(Health::Ready);
+        let before = self.health.send_replace(Health::Ready(settings));
         let endpoint = self.endpoint();
         let client_id = self.rpc.identity.client_id();
         match before {
-            Health::Connecting | Health::Ready => debug!(endpoint, client_id, "session ready"),
+            Health::Connecting | Health::Ready(_) => debug!(endpoint, client_id, "session ready"),
             Health::Broken(_) => info!(endpoint, client_id, "session restored"),
         }
     }
@@ -280,6 +298,7 @@ impl Session {
         &self,
         command: pb::TelemetryCommand,
         commands: &mpsc::Sender<pb::TelemetryCommand>,
+        instance: &Instance,
     ) -> bool {
         let unsupported = || {
             Some(pb::Status {
@@ -295,6 +314,16 @@ impl Session {
                 );
                 self.rpc.connection.renew(true);
                 return false;
+            }
+            Some(Command::RecoverOrphanedTransactionCommand(it)) => {
+                if let Some(message) = it.message {
+                    instance.check_orphan(OrphanCheck {
+                        endpoints: self.rpc.connection.endpoints().clone(),
+                        message,
+                        transaction_id: it.transaction_id,
+                    });
+                }
+                return true;
             }
             Some(Command::PrintThreadStackTraceCommand(it)) => {
                 Command::ThreadStackTrace(pb::ThreadStackTrace {

@@ -449,6 +449,7 @@ impl MessagingService for Fake {
         tokio::spawn(async move {
             while let Ok(Some(command)) = from_client.message().await {
                 if let Some(Command::Settings(mut settings)) = command.command {
+                    fake.enter("settings").await;
                     fake.state().seen.settings.push(settings.clone());
                     if let Some(PubSub::Publishing(it)) = &mut settings.pub_sub {
                         it.validate_message_type = true;

@@ -5,7 +5,7 @@ use rocketmq_proto::v2::{self as pb, Code, telemetry_command::Command};
 use tokio::time::Instant;
 use tonic::Status;
 
-use crate::fake::{Fake, GROUP, TOPIC, consumer_config, eventually, message, status};
+use crate::fake::{Fake, GROUP, TOPIC, consumer_config, eventually, message, route, status};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -155,6 +155,28 @@ async fn a_topic_that_joins_is_told_to_the_server_at_once() {
         panic!("no publishing settings");
     };
     assert_eq!(publishing.topics[0].name, TOPIC);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_joins_later_is_acknowledged_by_the_server_before_its_first_message() {
+    let fake = Fake::start();
+    let config = ProducerConfig::new().topic(TOPIC);
+    let producer = fake.client().producer(config).await.unwrap();
+    fake.state().delay = Duration::from_millis(200);
+    for late in ["late", "later"] {
+        fake.state().routes = [route(Code::Ok, &["fake"])].into();
+        producer.send(Message::new(late, "x")).await.unwrap();
+        let mut state = fake.state();
+        let Some(pb::settings::PubSub::Publishing(it)) =
+            &state.seen.settings.last().unwrap().pub_sub
+        else {
+            panic!("no publishing settings");
+        };
+        assert!(it.topics.iter().any(|it| it.name == late), "{it:?}");
+        let calls = std::mem::take(&mut state.seen.calls);
+        let calls: Vec<_> = calls.into_iter().filter(|it| *it != "heartbeat").collect();
+        assert!(calls.ends_with(&["route", "settings", "send"]), "{calls:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
