@@ -103,6 +103,8 @@ impl crate::Server for Server {
         let Config {
             addr,
             connections_max,
+            #[cfg(feature = "tls")]
+            tls,
         } = self.config;
         unique(&self.services)?;
         let socket = listen(addr, HINT)?;
@@ -114,7 +116,10 @@ impl crate::Server for Server {
             connections_max,
             header_read_timeout: HEADER_READ_TIMEOUT,
         };
-        Ok(Bound::new(socket, router, limits, Protocol::Grpc))
+        let bound = Bound::new(socket, router, limits, Protocol::Grpc);
+        #[cfg(feature = "tls")]
+        let bound = bound.with_tls(tls, "grpc.tls")?;
+        Ok(bound)
     }
 }
 

@@ -3,7 +3,7 @@
 //! Every request runs in a span named `METHOD /route`, a child of the caller's if it sent a
 //! `traceparent`; handlers find [`AppInfo`](crate::AppInfo) as an `Extension` and the client's
 //! address as `ConnectInfo<SocketAddr>`. A handler that panics answers 500. HTTP/1.1 and HTTP/2
-//! (without TLS, by prior knowledge) are served on one port.
+//! (without [TLS](crate::tls), by prior knowledge) are served on one port.
 
 mod config;
 
@@ -71,6 +71,8 @@ impl crate::Server for Server {
             addr,
             connections_max,
             header_read_timeout,
+            #[cfg(feature = "tls")]
+            tls,
         } = self.config;
         let socket = listen(addr, HINT)?;
         let router = observed(self.router, Protocol::Http, cx.info());
@@ -78,6 +80,9 @@ impl crate::Server for Server {
             connections_max,
             header_read_timeout,
         };
-        Ok(Bound::new(socket, router, limits, Protocol::Http))
+        let bound = Bound::new(socket, router, limits, Protocol::Http);
+        #[cfg(feature = "tls")]
+        let bound = bound.with_tls(tls, "http.tls")?;
+        Ok(bound)
     }
 }

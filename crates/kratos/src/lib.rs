@@ -9,7 +9,7 @@
 //!
 //! # Features
 //!
-//! `http`, `grpc`, `config`, `telemetry` (all default) and `trace`; the lifecycle needs none.
+//! `http`, `grpc`, `tls`, `config`, `telemetry` (all default) and `trace`; the lifecycle needs none.
 
 mod app;
 pub mod config;
@@ -35,6 +35,8 @@ mod server;
 mod signal;
 #[cfg(feature = "telemetry")]
 pub mod telemetry;
+#[cfg(feature = "tls")]
+pub mod tls;
 #[cfg(feature = "trace")]
 pub mod trace;
 

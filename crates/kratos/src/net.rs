@@ -16,6 +16,8 @@ mod executor;
 mod in_flight;
 mod listen;
 mod observe;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 
 use std::net::SocketAddr;
 
@@ -36,6 +38,20 @@ pub struct Bound {
     router: Router,
     limits: Limits,
     protocol: Protocol,
+    #[cfg(feature = "tls")]
+    tls: Option<(tls::Tls, tls::Reload)>,
+}
+
+/// How a request came, for its span.
+#[cfg(feature = "http")]
+fn scheme(extensions: &::http::Extensions) -> &'static str {
+    #[cfg(feature = "tls")]
+    if extensions.get::<tls::Secure>().is_some() {
+        return "https";
+    }
+    #[cfg(not(feature = "tls"))]
+    let _ = extensions;
+    "http"
 }
 
 /// What a server allows.
@@ -60,7 +76,33 @@ impl Bound {
             router,
             limits,
             protocol,
+            #[cfg(feature = "tls")]
+            tls: None,
         }
+    }
+
+    /// Reads the certificates, if there shall be any; `section` is where the settings are.
+    #[cfg(feature = "tls")]
+    pub(crate) fn with_tls(
+        mut self,
+        config: Option<crate::tls::Config>,
+        section: &'static str,
+    ) -> Result<Self> {
+        if let Some(config) = config {
+            self.tls = Some(tls::open(config, section, self.protocol)?);
+        }
+        Ok(self)
+    }
+
+    #[cfg(feature = "tls")]
+    fn is_secure(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[expect(clippy::unused_self, reason = "the same as with the feature")]
+    fn is_secure(&self) -> bool {
+        false
     }
 
     /// The address that the socket listens on.
@@ -72,10 +114,13 @@ impl Bound {
 
 impl BoundServer for Bound {
     fn endpoints(&self) -> Vec<Endpoint> {
-        vec![Endpoint::new(self.protocol.scheme(), self.addr)]
+        vec![Endpoint::new(
+            self.protocol.scheme(self.is_secure()),
+            self.addr,
+        )]
     }
 
     async fn serve(self, shutdown: Shutdown) -> Result<()> {
-        accept::serve(self.listener, self.router, self.limits, shutdown).await
+        accept::serve(self, shutdown).await
     }
 }

@@ -14,6 +14,10 @@ pub struct Config {
 
     /// Connections at once, 10,000 by default; more wait in the kernel's queue.
     pub connections_max: usize,
+
+    /// Certificate and key; none by default, and the server speaks plain text.
+    #[cfg(feature = "tls")]
+    pub tls: Option<crate::tls::Config>,
 }
 
 impl Default for Config {
@@ -21,6 +25,8 @@ impl Default for Config {
         Self {
             addr: (Ipv4Addr::LOCALHOST, 9000).into(),
             connections_max: 10_000,
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 }

@@ -30,6 +30,10 @@ pub struct Config {
     /// How long the head of a request may take, 30 s by default.
     #[serde(with = "duration")]
     pub header_read_timeout: Duration,
+
+    /// Certificate and key; none by default, and the server speaks plain text.
+    #[cfg(feature = "tls")]
+    pub tls: Option<crate::tls::Config>,
 }
 
 impl Default for Config {
@@ -38,6 +42,8 @@ impl Default for Config {
             addr: (Ipv4Addr::LOCALHOST, 8000).into(),
             connections_max: 10_000,
             header_read_timeout: Duration::from_secs(30),
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 }

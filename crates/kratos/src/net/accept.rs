@@ -2,7 +2,6 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
-use axum::Router;
 use hyper_util::{rt::TokioTimer, server::conn::auto::Builder};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -11,10 +10,12 @@ use tokio::{
     time::{sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
+#[cfg(feature = "tls")]
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
 use super::{
-    Limits,
+    Bound, Limits,
     connection::{self, Connections},
     executor::Executor,
     in_flight::InFlight,
@@ -36,15 +37,28 @@ struct Server {
 }
 
 /// Serves until the shutdown is requested, then drains until it says `now`.
-pub(super) async fn serve(
-    listener: TcpListener,
-    router: Router,
-    limits: Limits,
-    shutdown: Shutdown,
-) -> Result<()> {
+pub(super) async fn serve(bound: Bound, shutdown: Shutdown) -> Result<()> {
+    let Bound {
+        listener,
+        router,
+        limits,
+        #[cfg(feature = "tls")]
+        tls,
+        ..
+    } = bound;
     let cut = CancellationToken::new();
     let _cut_streams = cut.clone().drop_guard();
-    let mut server = Server::new(router, limits, &cut, shutdown.clone());
+    let connections = Connections {
+        builder: builder(limits, &cut),
+        router,
+        in_flight: InFlight::default(),
+        #[cfg(feature = "tls")]
+        tls: tls.as_ref().map(|(tls, _)| tls.clone()),
+    };
+    let mut server = Server::new(connections, limits, shutdown.clone());
+    // Ends when it is dropped, at the latest with this future.
+    #[cfg(feature = "tls")]
+    let _reload = tls.map(|(_, reload)| AbortOnDropHandle::new(tokio::spawn(reload.run())));
     server.accept(&listener).await;
     server.accept_last(listener);
     server.drain().await;
@@ -62,20 +76,9 @@ pub(super) async fn serve(
 // === impl Server ===
 
 impl Server {
-    fn new(router: Router, limits: Limits, cut: &CancellationToken, shutdown: Shutdown) -> Self {
-        let mut builder = Builder::new(Executor::new(cut.clone()));
-        builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(limits.header_read_timeout)
-            .http2()
-            .timer(TokioTimer::new());
+    fn new(connections: Connections, limits: Limits, shutdown: Shutdown) -> Self {
         Self {
-            connections: Connections {
-                builder,
-                router,
-                in_flight: InFlight::default(),
-            },
+            connections,
             tasks: JoinSet::new(),
             slots: Arc::new(Semaphore::new(limits.connections_max)),
             shutdown,
@@ -145,6 +148,17 @@ impl Server {
             }
         }
     }
+}
+
+fn builder(limits: Limits, cut: &CancellationToken) -> Builder<Executor> {
+    let mut builder = Builder::new(Executor::new(cut.clone()));
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_read_timeout)
+        .http2()
+        .timer(TokioTimer::new());
+    builder
 }
 
 async fn accept_one(

@@ -13,6 +13,7 @@ use axum::{Router, body::Body, extract::ConnectInfo};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{rt::TokioIo, server::conn::auto::Builder};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     sync::Notify,
     time::{Instant, sleep},
@@ -44,6 +45,17 @@ pub(super) struct Connections {
     pub(super) builder: Builder<Executor>,
     pub(super) router: Router,
     pub(super) in_flight: InFlight,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<super::tls::Tls>,
+}
+
+/// What the requests of a connection know of it.
+#[derive(Clone)]
+struct Caller {
+    addr: SocketAddr,
+    /// The connection is secure; the certificates that the client showed.
+    #[cfg(feature = "tls")]
+    tls: Option<Option<crate::tls::ClientCertificates>>,
 }
 
 /// What a connection knows of its requests.
@@ -75,16 +87,47 @@ pub(super) async fn serve(
 ) {
     // Responses are small and whole: waiting for more to send only delays them.
     let _best_effort = stream.set_nodelay(true);
+    #[cfg(feature = "tls")]
+    if let Some(tls) = &connections.tls {
+        match tls.accept(stream, &shutdown).await {
+            Ok(stream) => {
+                let shown = stream.get_ref().1.peer_certificates().unwrap_or_default();
+                let caller = Caller {
+                    addr: peer,
+                    tls: Some(crate::tls::ClientCertificates::new(shown)),
+                };
+                serve_requests(connections, stream, caller, shutdown).await;
+            }
+            Err(error) => debug!(%peer, %error, "a handshake failed"),
+        }
+        return;
+    }
+    let caller = Caller {
+        addr: peer,
+        #[cfg(feature = "tls")]
+        tls: None,
+    };
+    serve_requests(connections, stream, caller, shutdown).await;
+}
+
+async fn serve_requests<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    connections: Connections,
+    stream: S,
+    caller: Caller,
+    shutdown: Shutdown,
+) {
     let Connections {
         builder,
         router,
         in_flight,
+        ..
     } = connections;
+    let peer = caller.addr;
     let activity = Arc::new(Activity::default());
     let seen = activity.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let running = seen.begin(&request, &in_flight);
-        answer(router.clone(), request, peer, running)
+        answer(router.clone(), request, caller.clone(), running)
     });
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
@@ -116,10 +159,18 @@ pub(super) async fn serve(
 async fn answer(
     router: Router,
     mut request: Request<Incoming>,
-    peer: SocketAddr,
+    caller: Caller,
     running: Running,
 ) -> Result<Response<Accompanied<Body, Running>>, Infallible> {
-    request.extensions_mut().insert(ConnectInfo(peer));
+    let extensions = request.extensions_mut();
+    extensions.insert(ConnectInfo(caller.addr));
+    #[cfg(feature = "tls")]
+    if let Some(shown) = caller.tls {
+        extensions.insert(super::tls::Secure);
+        if let Some(shown) = shown {
+            extensions.insert(shown);
+        }
+    }
     let response = router.oneshot(request).await?;
     Ok(response.map(|body| Accompanied::new(body, running)))
 }

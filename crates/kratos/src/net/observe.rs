@@ -64,12 +64,27 @@ struct OpenSpan {
 // === impl Protocol ===
 
 impl Protocol {
-    pub(crate) fn scheme(self) -> &'static str {
+    pub(crate) fn scheme(self, secure: bool) -> &'static str {
+        match (self, secure) {
+            #[cfg(feature = "http")]
+            (Self::Http, false) => "http",
+            #[cfg(feature = "http")]
+            (Self::Http, true) => "https",
+            #[cfg(feature = "grpc")]
+            (Self::Grpc, false) => "grpc",
+            #[cfg(feature = "grpc")]
+            (Self::Grpc, true) => "grpcs",
+        }
+    }
+
+    /// What is offered to clients while keys are agreed on, the best first.
+    #[cfg(feature = "tls")]
+    pub(crate) fn alpn(self) -> &'static [&'static [u8]] {
         match self {
             #[cfg(feature = "http")]
-            Self::Http => "http",
+            Self::Http => &[b"h2", b"http/1.1"],
             #[cfg(feature = "grpc")]
-            Self::Grpc => "grpc",
+            Self::Grpc => &[b"h2"],
         }
     }
 

@@ -17,3 +17,5 @@ mod spans;
 mod support;
 #[cfg(feature = "telemetry")]
 mod telemetry;
+#[cfg(all(feature = "http", feature = "grpc", feature = "tls"))]
+mod tls;

@@ -26,7 +26,7 @@ pub(super) fn span(request: &Request<Body>, route: Option<&str>) -> Span {
         http.route = Empty,
         http.response.status_code = Empty,
         url.path = request.uri().path(),
-        url.scheme = "http",
+        url.scheme = super::super::scheme(request.extensions()),
         network.protocol.version = version(request.version()),
         error.type = Empty,
     );
