@@ -1,0 +1,2 @@
+//! The admin client as a program.
+fn main() {}
