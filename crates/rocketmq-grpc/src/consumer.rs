@@ -27,6 +27,7 @@
 //! ```
 
 mod acks;
+mod batch;
 mod config;
 mod inbox;
 mod intake;
@@ -48,6 +49,7 @@ use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 use tracing::warn;
 
+pub(crate) use self::batch::Member;
 pub use self::config::ConsumerConfig;
 use self::{intake::Intake, settler::Settler, sources::Sources};
 use crate::{

@@ -56,6 +56,15 @@ impl Filter {
         Ok(())
     }
 
+    /// Whether a message with this tag is one of them, as far as tags tell.
+    pub(crate) fn wants(&self, tag: Option<&str>) -> bool {
+        if self.kind != pb::FilterType::Tag {
+            return true;
+        }
+        let mut tags = self.expression.split("||").map(str::trim);
+        tags.any(|it| it == "*" || Some(it) == tag)
+    }
+
     pub(crate) fn to_proto(&self) -> pb::FilterExpression {
         pb::FilterExpression {
             r#type: self.kind.into(),

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{sync::oneshot, time::Instant};
 
-use crate::{Endpoints, Error, MessageView, connection::Connection};
+use crate::{Endpoints, Error, MessageView, connection::Connection, consumer::Member};
 
 /// A received message, hidden from other consumers of the group until the lease runs out.
 ///
@@ -26,6 +26,38 @@ pub struct Lease {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LeaseId(u64);
 
+/// Tells the batches of a process apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BatchId(pub(crate) u64);
+
+/// Where a message stands in an orderly group.
+///
+/// A batch is what one receive brought of one queue, and the server treats it as one unit:
+///
+/// * Nobody gets anything else of the queue before all of it is settled or its leases are over.
+/// * What is handed back, retried, dropped or runs out comes again **with everything behind it** in
+///   the batch, also what was acknowledged; and not before the last lease of the batch is over.
+///   So fail in process, extending the leases of the whole batch (what is acknowledged needs no
+///   extension), and when it must be handed back, hand back all that is not acknowledged.
+/// * Messages of different [groups](MessageView::group) may be handled at the same time.
+///
+/// Acknowledgements may be made in any order. Each is [reported](crate::Consumer::settled) as
+/// confirmed when those before it are, and as failed when one of them comes again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BatchPlace {
+    /// Which batch.
+    pub batch: BatchId,
+    /// Place in the batch, from 0: the order of the queue.
+    pub position: usize,
+    /// Messages in the batch, with those that are damaged and never handed over.
+    pub len: usize,
+    /// Broker of the queue.
+    pub broker: Arc<str>,
+    /// The queue on that broker.
+    pub queue_id: i32,
+}
+
 /// What shall become of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -33,8 +65,14 @@ pub enum Settlement {
     /// It was processed: the group never sees it again.
     Ack,
     /// It failed: deliver it again after this time (about 2 s later, the broker takes its time).
+    ///
+    /// In an orderly group everything behind it in its [batch](BatchPlace) comes again, too, and
+    /// none of it before the last lease of the batch is settled or over.
     RetryAfter(Duration),
     /// It was not processed: deliver it again at once. On the server this spends an attempt.
+    ///
+    /// In an orderly group hand back all that is not acknowledged, in any order: the queue is
+    /// blocked until the last is.
     HandBack,
     /// It never will be processed: move it to the dead-letter topic of the group, `%DLQ%<group>`.
     DeadLetter,
@@ -67,6 +105,8 @@ pub(crate) struct Grip {
     pub(crate) hold: Hold,
     /// An extension whose outcome nobody waited for: the handle may be outdated until it is known.
     pub(crate) extending: Option<oneshot::Receiver<Result<Hold, Error>>>,
+    /// In an orderly group.
+    pub(crate) member: Option<Member>,
 }
 
 /// The handle of the newest delivery or extension, and for how long it is good.
@@ -92,8 +132,14 @@ impl Lease {
             connection,
             hold: Hold { handle, deadline },
             extending: None,
+            member: None,
         };
         Self { message, grip }
+    }
+
+    pub(crate) fn in_batch(mut self, member: Member) -> Self {
+        self.grip.member = Some(member);
+        self
     }
 
     /// Tells this lease from others of the process.
@@ -120,6 +166,20 @@ impl Lease {
     #[must_use]
     pub fn deadline(&self) -> Instant {
         self.grip.hold.deadline
+    }
+
+    /// Where the message stands in its queue's batch, if its group is orderly.
+    #[must_use]
+    pub fn batch(&self) -> Option<BatchPlace> {
+        let member = self.grip.member.as_ref()?;
+        let batch = member.batch()?;
+        Some(BatchPlace {
+            batch: batch.id,
+            position: member.position(),
+            len: batch.len(),
+            broker: batch.broker.clone(),
+            queue_id: batch.queue_id,
+        })
     }
 
     /// Endpoints that the message came from, to which its settlement goes.
@@ -152,6 +212,9 @@ impl Grip {
         Some(match outcome {
             Ok(Ok(hold)) => {
                 self.hold = hold;
+                if let Some(member) = &self.member {
+                    member.extended(self.hold.deadline);
+                }
                 Ok(self.hold.deadline)
             }
             Ok(Err(error)) => Err(error),

@@ -30,7 +30,7 @@ pub use self::{
     endpoints::Endpoints,
     error::{Error, Result},
     filter::Filter,
-    lease::{Lease, LeaseId, Settled, Settlement},
+    lease::{BatchId, BatchPlace, Lease, LeaseId, Settled, Settlement},
     message::{Message, MessageView},
     producer::{Producer, ProducerConfig, SendReceipt},
     push_consumer::PushConsumer,

@@ -1,8 +1,9 @@
 //! The receive loops: long polls of one broker for one topic.
 //!
 //! The loops of a broker share a mark that it is busy: while its answers come full, all of them
-//! poll; otherwise only the first does. A message is handed over when it comes off the stream, the
-//! rest of the answer may still be under way.
+//! poll; otherwise only the first does.
+
+mod answer;
 
 use std::{
     pin::pin,
@@ -13,23 +14,23 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _, stream};
-use rocketmq_proto::v2::{self as pb, Code, receive_message_response::Content};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use rocketmq_proto::v2 as pb;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
-use tracing::{debug, warn};
+use tracing::debug;
 use uuid::Uuid;
 
+use self::answer::Answer;
 use super::{inbox::Credit, intake::Intake, settler::Settler};
 use crate::{
-    Error, Lease, MessageView, Settlement,
+    Error,
     backoff::{Backoff, jitter},
     convert,
     instance::Instance,
-    message::decode,
     route::Broker,
-    rpc::{Rpc, Subject, check},
+    rpc::{Rpc, Subject},
 };
 
 /// Of one receive: the server's limit.
@@ -77,8 +78,9 @@ pub(super) struct Source {
 /// What one receive brought.
 struct Outcome {
     messages: usize,
-    /// `None`: the answer is complete.
     error: Option<Error>,
+    /// The server may have given more than came: the same attempt is made again.
+    lost: bool,
 }
 
 /// Delays after failures of one loop.
@@ -119,15 +121,15 @@ impl Source {
             self.busy
                 .store(outcome.messages >= asked, Ordering::Relaxed);
             self.intake.close_credit(credit);
+            if !outcome.lost {
+                attempt_id = Uuid::new_v4();
+            }
             match outcome.error {
                 None if hasty => {
-                    attempt_id = Uuid::new_v4();
                     let delay = delays.throttled.next_delay();
                     self.until_over(tokio::time::sleep(delay)).await;
                 }
                 None => {
-                    // The same id again would bring the same messages of an ordered group again.
-                    attempt_id = Uuid::new_v4();
                     delays.throttled.reset();
                     delays.refused.reset();
                 }
@@ -182,11 +184,7 @@ impl Source {
                 .map(Response::into_inner)
         };
         let mut items = pin!(stream::once(opening).try_flatten());
-        let mut answer = Answer {
-            first_item_at: None,
-            messages: 0,
-            status: None,
-        };
+        let mut answer = Answer::new(self, rpc, credit, broker_name);
         let mut give_up_at = Instant::now() + timeout;
         let mut stopped = false;
         loop {
@@ -196,124 +194,33 @@ impl Source {
                 () = self.intake.stopping.cancelled(), if !stopped => {
                     stopped = true;
                     give_up_at = give_up_at.min(Instant::now() + READ_OUT_MAX);
-                    if answer.first_item_at.is_some() {
+                    if answer.has_begun() {
                         continue;
                     }
                     match tokio::time::timeout(self.last_look(), items.next()).await {
                         Ok(item) => item,
-                        Err(_) => return answer.end(None),
+                        Err(_) => return answer.broken(None),
                     }
                 }
                 _ = generation.changed() => {
                     let lost = Status::unavailable("the connection was given up");
-                    return answer.end(Some(Error::grpc(lost, at())));
+                    return answer.broken(Some(Error::grpc(lost, at())));
                 }
                 () = tokio::time::sleep_until(give_up_at) => {
-                    return answer.end(Some(Error::timeout(at(), timeout)));
+                    return answer.broken(Some(Error::timeout(at(), timeout)));
                 }
             };
-            let Some(item) = next else { break };
-            if let Err(status) =
-                self.take_in(item, items.as_mut(), credit, &mut answer, rpc, broker_name)
-            {
+            let Some(item) = next else {
+                return answer.complete(at);
+            };
+            if let Err(status) = answer.take(item, items.as_mut()) {
                 // The proxy ends a long poll that it forgot with the deadline: nothing came.
-                if status.code() == tonic::Code::DeadlineExceeded && answer.first_item_at.is_none()
-                {
-                    return answer.end(None);
-                }
-                return answer.end(Some(Error::grpc(status, at())));
+                let forgotten =
+                    status.code() == tonic::Code::DeadlineExceeded && !answer.has_begun();
+                let error = (!forgotten).then(|| Error::grpc(status, at()));
+                return answer.broken(error);
             }
         }
-        let error = match &answer.status {
-            Some(status) if status.code == Code::MessageNotFound as i32 => None,
-            Some(status) => check(Some(status), at).err(),
-            None if answer.messages > 0 => None,
-            None => Some(Error::protocol("the answer is empty", at())),
-        };
-        answer.end(error)
-    }
-
-    /// Takes an item, and all others that are there already, so that a caller is woken once.
-    fn take_in(
-        &self,
-        item: Result<pb::ReceiveMessageResponse, Status>,
-        mut items: std::pin::Pin<
-            &mut impl Stream<Item = Result<pb::ReceiveMessageResponse, Status>>,
-        >,
-        credit: &mut Credit,
-        answer: &mut Answer,
-        rpc: &Rpc,
-        broker_name: &Arc<str>,
-    ) -> Result<(), Status> {
-        let deadline = *answer.first_item_at.get_or_insert_with(Instant::now) + self.invisible;
-        let mut leases = Vec::new();
-        let mut next = Some(item);
-        let mut result = Ok(());
-        while let Some(item) = next {
-            match item {
-                Ok(item) => match item.content {
-                    Some(Content::Message(message)) => {
-                        answer.messages += 1;
-                        leases.push(self.lease(message, deadline, rpc, broker_name));
-                    }
-                    Some(Content::Status(status)) => answer.status = Some(status),
-                    Some(Content::DeliveryTimestamp(_)) | None => {}
-                },
-                Err(status) => {
-                    result = Err(status);
-                    break;
-                }
-            }
-            next = items.next().now_or_never().flatten();
-        }
-        if !leases.is_empty() {
-            *self.last_message_at() = Some(Instant::now());
-            self.intake.put(credit, leases);
-        }
-        result
-    }
-
-    /// None if nobody shall see the message.
-    fn lease(
-        &self,
-        message: pb::Message,
-        deadline: Instant,
-        rpc: &Rpc,
-        broker_name: &Arc<str>,
-    ) -> Option<Lease> {
-        let Some(mut system) = message.system_properties else {
-            warn!(topic = %self.intake.topic, "a message came without system properties");
-            return None;
-        };
-        let handle = system.receipt_handle.take().unwrap_or_default();
-        let (digest, encoding) = (system.body_digest.take(), system.body_encoding);
-        let topic = self.intake.topic.clone();
-        let mut view =
-            MessageView::from_proto(system, message.user_properties, topic, broker_name.clone());
-        let body = decode(message.body, digest.as_ref(), encoding);
-        match body {
-            Ok(body) => view.body = body,
-            Err(error) => {
-                self.corrupted.fetch_add(1, Ordering::Relaxed);
-                warn!(
-                    topic = %self.intake.topic,
-                    message_id = view.id,
-                    attempt = view.attempt,
-                    error = %error,
-                    "a message is damaged and goes back"
-                );
-                let delay = self
-                    .instance
-                    .settings
-                    .borrow()
-                    .retry_delays
-                    .after_attempt(view.attempt);
-                let lease = Lease::new(view, handle, deadline, rpc.connection.clone());
-                self.settler.discard(lease, Settlement::RetryAfter(delay));
-                return None;
-            }
-        }
-        Some(Lease::new(view, handle, deadline, rpc.connection.clone()))
     }
 
     fn request(
@@ -375,6 +282,10 @@ impl Source {
         if flows { LAST_LOOK_IN_FLOW } else { LAST_LOOK }
     }
 
+    fn message_came(&self) {
+        *self.last_message_at() = Some(Instant::now());
+    }
+
     fn last_message_at(&self) -> MutexGuard<'_, Option<Instant>> {
         self.last_message_at
             .lock()
@@ -391,22 +302,6 @@ impl Source {
             () = self.intake.stopping.cancelled() => None,
             () = self.gone.cancelled() => None,
             output = future => Some(output),
-        }
-    }
-}
-
-/// What has come of an answer.
-struct Answer {
-    first_item_at: Option<Instant>,
-    messages: usize,
-    status: Option<pb::Status>,
-}
-
-impl Answer {
-    fn end(&self, error: Option<Error>) -> Outcome {
-        Outcome {
-            messages: self.messages,
-            error,
         }
     }
 }

@@ -2,32 +2,30 @@
 //! lasts, and each answered once.
 
 mod line;
+mod reports;
 mod request;
 
 use std::{
-    collections::VecDeque,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use tokio::{
+    runtime::Handle,
     sync::{Notify, Semaphore, mpsc, oneshot},
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::debug;
 
-use self::request::Extension;
+use self::{reports::Reports, request::Extension};
 use crate::{
     Error, Lease, Settled, Settlement, backoff::jitter, connection::Connection, instance::Instance,
     lease::Grip, message::INVISIBLE_MAX,
 };
 
-/// Reports that wait for [`Settler::reports`]; beyond, the oldest is forgotten.
-const REPORTS_MAX: usize = 65_536;
 /// Settlements under way beyond which nothing more is received.
 const PENDING_MAX: usize = 16_384;
 /// Requests under way at once that are not acknowledgements.
@@ -45,16 +43,16 @@ pub(super) struct Settler {
     pending: AtomicUsize,
     /// A settlement was answered.
     progress: Notify,
-    reports: Mutex<VecDeque<Settled>>,
-    reported: Notify,
-    refused: AtomicU64,
+    reports: Reports,
     requests: Semaphore,
     /// Set when nothing more is received: acknowledgements need not wait for company.
     hurry: AtomicBool,
     closed: AtomicBool,
     /// Gives up what is under way.
-    abort: CancellationToken,
+    pub(super) abort: CancellationToken,
     tasks: TaskTracker,
+    /// Settlements may be asked for by threads that are not the runtime's.
+    runtime: Handle,
 }
 
 /// Acknowledgements of one topic for one server. Few, so they are searched.
@@ -67,8 +65,8 @@ struct Line {
 }
 
 #[derive(Debug)]
-struct Job {
-    grip: Grip,
+pub(super) struct Job {
+    pub(super) grip: Grip,
     how: Settlement,
     reply: Reply,
     tries: u32,
@@ -85,6 +83,7 @@ enum Reply {
 }
 
 impl Settler {
+    /// Must be called inside of a runtime.
     pub(super) fn new(instance: Arc<Instance>, group: String) -> Arc<Self> {
         Arc::new(Self {
             instance,
@@ -92,15 +91,18 @@ impl Settler {
             lines: Mutex::default(),
             pending: AtomicUsize::new(0),
             progress: Notify::new(),
-            reports: Mutex::default(),
-            reported: Notify::new(),
-            refused: AtomicU64::new(0),
+            reports: Reports::default(),
             requests: Semaphore::new(REQUESTS_MAX),
             hurry: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             abort: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            runtime: Handle::current(),
         })
+    }
+
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn_on(task, &self.runtime);
     }
 
     /// Queues a settlement; its outcome becomes a report.
@@ -155,7 +157,7 @@ impl Settler {
             by: by.min(INVISIBLE_MAX),
         };
         let settler = self.clone();
-        self.tasks.spawn(async move {
+        self.spawn(async move {
             let extension = settler.extend_hold(request);
             if let Some(result) = settler.abort.run_until_cancelled(extension).await {
                 let _ = reply.send(result);
@@ -171,14 +173,7 @@ impl Settler {
 
     /// At least one report; none when everything is closed and told.
     pub(super) async fn reports(&self) -> Vec<Settled> {
-        loop {
-            let reported = self.reported.notified();
-            let reports: Vec<_> = self.reports_queue().drain(..).collect();
-            if !reports.is_empty() || self.is_finished() {
-                return reports;
-            }
-            reported.await;
-        }
+        self.reports.take(|| self.is_finished()).await
     }
 
     pub(super) fn pending(&self) -> usize {
@@ -186,7 +181,7 @@ impl Settler {
     }
 
     pub(super) fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+        self.reports.refused()
     }
 
     /// Waits while so much is under way that more would only pile up.
@@ -212,13 +207,15 @@ impl Settler {
         self.tasks.close();
         // Cancelled tasks end at their next wake-up.
         self.tasks.wait().await;
-        self.reported.notify_waiters();
-        self.reported.notify_one();
+        self.reports.wake();
         given_up
     }
 
     fn start(self: &Arc<Self>, lease: Lease, how: Settlement, reply: Reply) {
         self.pending.fetch_add(1, Ordering::AcqRel);
+        if let Some(member) = &lease.grip.member {
+            member.settling();
+        }
         let job = Job {
             grip: lease.grip,
             how,
@@ -230,7 +227,7 @@ impl Settler {
             self.finish(job, Err(Error::closed("consumer")));
         } else if job.grip.extending.is_some() {
             let settler = self.clone();
-            self.tasks.spawn(async move {
+            self.spawn(async move {
                 let mut job = job;
                 let known = job.grip.settle_extension();
                 if settler.abort.run_until_cancelled(known).await.is_none() {
@@ -252,8 +249,7 @@ impl Settler {
             return;
         }
         let settler = self.clone();
-        self.tasks
-            .spawn(async move { settler.settle_one(job).await });
+        self.spawn(async move { settler.settle_one(job).await });
     }
 
     /// Gives the job back when everything is closed.
@@ -270,10 +266,8 @@ impl Settler {
         }
         let (jobs, queue) = mpsc::unbounded_channel();
         let (topic, connection) = (job.grip.topic.clone(), job.grip.connection.clone());
-        self.tasks.spawn(
-            self.clone()
-                .run_line(topic.clone(), connection.clone(), queue),
-        );
+        let line = self.clone();
+        self.spawn(line.run_line(topic.clone(), connection.clone(), queue));
         let unsent = jobs.send(job).err().map(|it| it.0);
         lines.push(Line {
             topic,
@@ -297,40 +291,29 @@ impl Settler {
         }
     }
 
+    /// The server has answered a settlement, or it is given up. In an orderly group this may be the
+    /// answer to others, and it may have to wait for others.
+    fn finish(&self, mut job: Job, result: Result<(), Error>) {
+        let Some(member) = job.grip.member.take() else {
+            return self.answer(job, result);
+        };
+        for (job, result) in member.answered(job, result) {
+            self.answer(job, result);
+        }
+    }
+
     /// Answers a settlement, once.
-    fn finish(&self, job: Job, result: Result<(), Error>) {
-        if let Err(error) = &result {
-            self.refused.fetch_add(1, Ordering::Relaxed);
-            debug!(message_id = job.grip.message_id, how = ?job.how, error = %error, "not settled");
-        }
-        match job.reply {
-            Reply::To(reply) => drop(reply.send(result)),
-            Reply::Nobody => {}
-            Reply::Report => {
-                let mut reports = self.reports_queue();
-                if reports.len() >= REPORTS_MAX {
-                    reports.pop_front();
-                }
-                reports.push_back(Settled {
-                    lease: job.grip.id,
-                    message_id: job.grip.message_id,
-                    how: job.how,
-                    result,
-                });
-                drop(reports);
-                self.reported.notify_one();
-            }
-        }
+    pub(super) fn answer(&self, job: Job, result: Result<(), Error>) {
+        self.reports.answer(job, result);
         self.pending.fetch_sub(1, Ordering::AcqRel);
         self.progress.notify_waiters();
         if self.is_finished() {
             // Nothing more is told: those who wait for reports go.
-            self.reported.notify_waiters();
-            self.reported.notify_one();
+            self.reports.wake();
         }
     }
 
-    fn give_up(&self, job: Job) {
+    pub(super) fn give_up(&self, job: Job) {
         let error = Error::lease_expired(
             format!(
                 "{:?} of message {} was not confirmed before the close",
@@ -397,15 +380,11 @@ impl Settler {
     fn lines(&self) -> MutexGuard<'_, Vec<Line>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn reports_queue(&self) -> MutexGuard<'_, VecDeque<Settled>> {
-        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Job {
     /// True if the message shall come again.
-    fn wants_delivery(&self) -> bool {
+    pub(super) fn wants_delivery(&self) -> bool {
         matches!(self.how, Settlement::RetryAfter(_) | Settlement::HandBack)
     }
 }

@@ -268,3 +268,24 @@ async fn an_idle_consumer_keeps_one_long_poll_and_a_busy_one_several() {
     assert_eq!(request.invisible_duration.unwrap().seconds, 10);
     assert_eq!(request.message_queue.unwrap().id, -1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_tag_of_the_same_hash_is_acknowledged_and_not_handed_over() {
+    let fake = Fake::start();
+    let config = rocketmq_grpc::ConsumerConfig::new(crate::fake::GROUP)
+        .subscribe(TOPIC, rocketmq_grpc::Filter::tags(" AaAa || other "));
+    let consumer = fake.client().consumer(config).await.unwrap();
+    let tagged = |id: &str, tag: &str| {
+        let Item::Message(mut it) = message(id) else {
+            unreachable!()
+        };
+        it.system_properties.as_mut().unwrap().tag = Some(tag.to_owned());
+        Item::Message(it)
+    };
+    fake.push(vec![tagged("1", "BBBB"), tagged("2", "AaAa"), message("3")]);
+    assert_eq!(ids(&consumer.receive(TOPIC, 4).await.unwrap()), ["2"]);
+    eventually("the others are acknowledged", || {
+        fake.state().seen.acks.iter().flatten().count() == 2
+    })
+    .await;
+}

@@ -5,6 +5,7 @@
 mod consumer;
 mod dev_broker;
 mod fake;
+mod fifo;
 mod link;
 mod outage;
 mod producer;

@@ -262,3 +262,29 @@ async fn a_settlement_after_the_close_is_refused() {
     assert!(consumer.settled().await.is_empty(), "everything is told");
     eventually("the end", || fake.state().seen.changes.is_empty()).await;
 }
+
+#[tokio::test]
+async fn a_settlement_may_be_asked_for_outside_of_the_runtime() {
+    let fake = Fake::start();
+    let consumer = std::sync::Arc::new(fake.consumer().await);
+    let leases = leases(&fake, &consumer, 2).await;
+    let asking = consumer.clone();
+    let thread = std::thread::spawn(move || {
+        for (lease, how) in leases
+            .into_iter()
+            .zip([Settlement::Ack, Settlement::HandBack])
+        {
+            asking.settle(lease, how);
+        }
+    });
+    tokio::task::spawn_blocking(|| thread.join().unwrap())
+        .await
+        .unwrap();
+    let mut confirmed = 0;
+    while confirmed < 2 {
+        for settled in consumer.settled().await {
+            settled.result.unwrap();
+            confirmed += 1;
+        }
+    }
+}
