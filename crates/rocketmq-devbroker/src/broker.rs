@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use crate::{
     Builder, Connector, Error,
     core::{Core, lock},
-    serving::Serving,
+    serving::{Access, Serving},
     state::{DEFAULT_QUEUES, GroupConfig, State, TopicType},
 };
 
@@ -107,7 +107,7 @@ impl DevBroker {
     /// connects. The runtime of the first connection then keeps the broker's time.
     #[must_use]
     pub fn in_memory() -> Self {
-        Self::new(State::default(), None)
+        Self::new(State::default(), None, Access::default())
     }
 
     /// Declares a broker: strictness, topics, groups, a socket.
@@ -116,9 +116,9 @@ impl DevBroker {
         Builder::default()
     }
 
-    pub(crate) fn new(state: State, advertise: Option<(String, u16)>) -> Self {
+    pub(crate) fn new(state: State, advertise: Option<(String, u16)>, access: Access) -> Self {
         let (host, port) = advertise.unwrap_or((IN_MEMORY_HOST.to_owned(), IN_MEMORY_PORT));
-        let core = Arc::new(Core::new(state, endpoints(host, port)));
+        let core = Arc::new(Core::new(state, endpoints(host, port), access));
         Self {
             inner: Arc::new(Inner {
                 core,

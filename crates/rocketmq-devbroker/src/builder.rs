@@ -4,7 +4,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use crate::{
     DevBroker, Error,
+    access::Users,
+    serving::Access,
     state::{DEFAULT_QUEUES, GroupConfig, Limits, State, TopicType},
+    tls::{Pem, Tls},
 };
 
 /// Settings of a [`DevBroker`].
@@ -34,6 +37,8 @@ pub struct Builder {
     listen: Option<SocketAddr>,
     advertise: Option<(String, u16)>,
     limits: Limits,
+    users: Users,
+    tls: Option<Pem>,
 }
 
 impl Builder {
@@ -84,6 +89,35 @@ impl Builder {
         self
     }
 
+    /// Speaks TLS with this certificate chain and private key, both PEM. Plaintext is still
+    /// understood on the same port, as on the real server: the first byte of a connection tells.
+    ///
+    /// What is wrong with them is told when the broker is started.
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn tls(mut self, cert_pem: impl Into<Vec<u8>>, key_pem: impl Into<Vec<u8>>) -> Self {
+        let pem = self.tls.get_or_insert_default();
+        (pem.cert, pem.key) = (cert_pem.into(), key_pem.into());
+        self
+    }
+
+    /// Asks clients for a certificate that one of these authorities (PEM) has signed. Whoever has
+    /// none is cut off, and so is plaintext. Needs [`Builder::tls`].
+    #[cfg(feature = "tls")]
+    #[must_use]
+    pub fn client_ca(mut self, ca_pem: impl Into<Vec<u8>>) -> Self {
+        self.tls.get_or_insert_default().client_ca = Some(ca_pem.into());
+        self
+    }
+
+    /// Adds a user. From the first one on every call must be signed by one of them; what is not is
+    /// answered with `UNAUTHORIZED`. Everybody may do everything: there are no permissions.
+    #[must_use]
+    pub fn user(mut self, access_key: impl Into<String>, secret_key: impl Into<String>) -> Self {
+        self.users.add(access_key.into(), secret_key.into());
+        self
+    }
+
     /// The bounds of a receive's wait: 5 s and 20 s by default, as on the real server. A receive
     /// whose call has less time left than `min` is refused.
     #[must_use]
@@ -128,25 +162,33 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// If the name of a topic or group is not allowed.
-    pub fn in_memory(mut self) -> Result<DevBroker, Error> {
-        self.listen = None;
-        let (advertise, state) = (self.advertise.take(), self.state()?);
-        Ok(DevBroker::new(state, advertise))
+    /// If the name of a topic or group is not allowed, or a certificate is wrong.
+    pub fn in_memory(self) -> Result<DevBroker, Error> {
+        self.broker()
     }
 
     /// Starts the broker.
     ///
     /// # Errors
     ///
-    /// If the address is taken or cannot be listened on, or if a name is not allowed.
-    pub async fn start(mut self) -> Result<DevBroker, Error> {
-        let (listen, advertise) = (self.listen, self.advertise.take());
-        let broker = DevBroker::new(self.state()?, advertise);
+    /// If the address is taken or cannot be listened on, if a name is not allowed, or if a
+    /// certificate is wrong.
+    pub async fn start(self) -> Result<DevBroker, Error> {
+        let listen = self.listen;
+        let broker = self.broker()?;
         if let Some(addr) = listen {
             broker.listen(addr).await?;
         }
         Ok(broker)
+    }
+
+    fn broker(mut self) -> Result<DevBroker, Error> {
+        let access = Access {
+            users: std::mem::take(&mut self.users),
+            tls: self.tls.take().map(|pem| Tls::new(&pem)).transpose()?,
+        };
+        let advertise = self.advertise.take();
+        Ok(DevBroker::new(self.state()?, advertise, access))
     }
 
     fn state(self) -> Result<State, Error> {

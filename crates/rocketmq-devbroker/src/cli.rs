@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::net::SocketAddr;
+use std::{fmt, io, net::SocketAddr, path::PathBuf};
 
 use clap::Parser;
 use rocketmq_devbroker::{Builder, DevBroker, GroupConfig, TopicType};
@@ -31,10 +31,71 @@ pub(crate) struct Cli {
     /// Refuse unknown topics and groups, as a real server does
     #[arg(long)]
     strict: bool,
+
+    /// User that may call: from the first one on every call must be signed; repeatable
+    #[arg(long = "user", value_name = "ACCESS_KEY:SECRET_KEY", value_parser = user)]
+    users: Vec<(String, String)>,
+
+    #[cfg(feature = "tls")]
+    #[command(flatten)]
+    tls: Tls,
+}
+
+#[cfg(feature = "tls")]
+#[derive(Debug, clap::Args)]
+struct Tls {
+    /// PEM file of the certificate for TLS; plaintext is understood, too
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// PEM file of the certificate's private key
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// PEM file of the authority whose certificates clients must show; ends plaintext
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    client_ca: Option<PathBuf>,
+}
+
+#[cfg(feature = "tls")]
+impl Tls {
+    fn add_to(self, mut builder: Builder) -> Result<Builder, Unreadable> {
+        if let (Some(cert), Some(key)) = (self.tls_cert, self.tls_key) {
+            builder = builder.tls(read(cert)?, read(key)?);
+        }
+        if let Some(ca) = self.client_ca {
+            builder = builder.client_ca(read(ca)?);
+        }
+        Ok(builder)
+    }
+}
+
+#[cfg(feature = "tls")]
+fn read(path: PathBuf) -> Result<Vec<u8>, Unreadable> {
+    std::fs::read(&path).map_err(|source| Unreadable { path, source })
+}
+
+/// A file that cannot be read.
+#[derive(Debug)]
+pub(crate) struct Unreadable {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot read {}", self.path.display())
+    }
+}
+
+impl std::error::Error for Unreadable {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
 }
 
 impl Cli {
-    pub(crate) fn broker(self) -> Builder {
+    pub(crate) fn broker(self) -> Result<Builder, Unreadable> {
         let mut builder = DevBroker::builder().strict(self.strict).listen(self.listen);
         if let Some((host, port)) = self.advertise {
             builder = builder.advertise(host, port);
@@ -45,8 +106,21 @@ impl Cli {
         for (name, config) in self.groups {
             builder = builder.group(name, config);
         }
-        builder
+        for (access_key, secret_key) in self.users {
+            builder = builder.user(access_key, secret_key);
+        }
+        #[cfg(feature = "tls")]
+        let builder = self.tls.add_to(builder)?;
+        Ok(builder)
     }
+}
+
+fn user(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once(':');
+    let pair =
+        pair.filter(|(access_key, secret_key)| !access_key.is_empty() && !secret_key.is_empty());
+    let (access_key, secret_key) = pair.ok_or("expected ACCESS_KEY:SECRET_KEY")?;
+    Ok((access_key.to_owned(), secret_key.to_owned()))
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {

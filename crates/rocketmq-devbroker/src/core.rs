@@ -10,6 +10,7 @@ use tokio::{sync::Notify, time};
 
 use crate::{
     clock::Clock,
+    serving::Access,
     state::{State, Timestamp},
 };
 
@@ -24,6 +25,7 @@ pub(crate) struct Core {
     rescheduled: Notify,
     /// What routes point at.
     endpoints: Mutex<Endpoints>,
+    access: Access,
 }
 
 #[derive(Debug)]
@@ -34,13 +36,14 @@ struct Guarded {
 }
 
 impl Core {
-    pub(crate) fn new(state: State, endpoints: Endpoints) -> Self {
+    pub(crate) fn new(state: State, endpoints: Endpoints, access: Access) -> Self {
         Self {
             clock: Clock::start(),
             guarded: Mutex::new(Guarded { state, armed: None }),
             waiters: Mutex::default(),
             rescheduled: Notify::new(),
             endpoints: Mutex::new(endpoints),
+            access,
         }
     }
 
@@ -93,6 +96,10 @@ impl Core {
                 () = self.rescheduled.notified() => {}
             }
         }
+    }
+
+    pub(crate) fn access(&self) -> &Access {
+        &self.access
     }
 
     pub(crate) fn endpoints(&self) -> Endpoints {

@@ -1,6 +1,6 @@
 //! What can go wrong when a broker is started.
 
-use std::{fmt, io, net::SocketAddr};
+use std::{borrow::Cow, fmt, io, net::SocketAddr};
 
 use crate::state::Refusal;
 
@@ -21,7 +21,20 @@ enum Kind {
         name: String,
         reason: String,
     },
+    #[cfg_attr(
+        not(any(feature = "tls", feature = "persist")),
+        expect(dead_code, reason = "only what is optional fails so")
+    )]
+    Setup {
+        /// What cannot be done.
+        what: &'static str,
+        reason: Cow<'static, str>,
+        source: Option<Source>,
+    },
 }
+
+/// What went wrong below.
+pub(crate) type Source = Box<dyn std::error::Error + Send + Sync>;
 
 impl Error {
     pub(crate) fn listen(addr: SocketAddr, source: io::Error) -> Self {
@@ -39,6 +52,21 @@ impl Error {
                 what,
                 name: name.to_owned(),
                 reason,
+            },
+        }
+    }
+
+    #[cfg(any(feature = "tls", feature = "persist"))]
+    pub(crate) fn setup(
+        what: &'static str,
+        reason: impl Into<Cow<'static, str>>,
+        source: Option<Source>,
+    ) -> Self {
+        Self {
+            kind: Kind::Setup {
+                what,
+                reason: reason.into(),
+                source,
             },
         }
     }
@@ -64,6 +92,7 @@ impl fmt::Display for Error {
             Kind::Declaration { what, name, reason } => {
                 write!(f, "cannot create {what} {name:?}: {reason}")
             }
+            Kind::Setup { what, reason, .. } => write!(f, "{what}: {reason}"),
         }
     }
 }
@@ -73,6 +102,7 @@ impl std::error::Error for Error {
         match &self.kind {
             Kind::Listen { source, .. } => Some(source),
             Kind::Declaration { .. } => None,
+            Kind::Setup { source, .. } => source.as_ref().map(|source| &**source as _),
         }
     }
 }

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod access;
 mod broker;
 mod builder;
 mod clock;
@@ -9,6 +10,11 @@ mod error;
 mod service;
 mod serving;
 mod state;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "tls/absent.rs"]
+mod tls;
 
 pub use rocketmq_proto::v2::Code;
 

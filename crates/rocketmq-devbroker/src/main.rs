@@ -48,7 +48,7 @@ async fn run(cli: Cli) -> Result<(), Box<dyn Error>> {
     // First, so that a signal at any later moment ends it cleanly.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let broker: DevBroker = cli.broker().start().await?;
+    let broker: DevBroker = cli.broker()?.start().await?;
     if let Some(addr) = broker.addr() {
         tell(&mut std::io::stdout(), &format!("listening on {addr}"));
     }

@@ -3,7 +3,9 @@
 //! The tasks are ours, so that the broker can go away at a moment's notice: a connection that is
 //! cut takes every stream on it along.
 
-use std::{convert::Infallible, future::Future, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible, error::Error, future::Future, net::SocketAddr, sync::Arc, time::Duration,
+};
 
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -17,8 +19,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower_service::Service as _;
 
 use crate::{
+    access::Users,
     core::Core,
     service::{Peer, Service},
+    tls::Tls,
 };
 
 /// Streams on one connection; every waiting receive is one.
@@ -32,6 +36,18 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 const MAX_MESSAGE_BYTES: usize = 130 << 20;
 /// How long the listener rests after it could not accept, so that it does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Who may connect, and how.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Access {
+    pub(crate) users: Users,
+    pub(crate) tls: Option<Tls>,
+}
+
+/// A connection, whatever it is made of.
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<I: AsyncRead + AsyncWrite + Send + Unpin> Io for I {}
 
 /// Connections that live and die together.
 #[derive(Clone, Debug)]
@@ -108,21 +124,32 @@ impl Serving {
         let service = MessagingServiceServer::new(Service::new(Arc::clone(&self.core)))
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let core = Arc::clone(&self.core);
         let service = service_fn(move |mut request: http::Request<Incoming>| {
+            let signature = core.access().users.check(request.headers());
+            request.extensions_mut().insert(signature);
             request.extensions_mut().insert(Peer(peer));
             let answer = service.clone().call(request);
             async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
         });
-        let connection = http2::Builder::new(self.tasks.clone())
-            .timer(TokioTimer::new())
+        let mut http = http2::Builder::new(self.tasks.clone());
+        http.timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
             .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .serve_connection(TokioIo::new(io), service);
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        let tls = self.core.access().tls.clone();
         self.tasks.spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(?peer, %error, "connection ended");
+            let served = async {
+                let io: Box<dyn Io> = match tls {
+                    Some(tls) => tls.accept(io).await?,
+                    None => Box::new(io),
+                };
+                http.serve_connection(TokioIo::new(io), service).await?;
+                Ok::<_, Box<dyn Error + Send + Sync>>(())
+            };
+            if let Err(error) = served.await {
+                tracing::debug!(?peer, error, "connection ended");
             }
         });
     }

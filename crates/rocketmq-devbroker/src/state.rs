@@ -40,7 +40,7 @@ use self::{
     topic::Topic,
 };
 pub(crate) use self::{
-    clients::{Role, Terms},
+    clients::{Role, Signer, Terms},
     faults::Faults,
     limits::{Limits, MAX_BATCH},
     message::{Delivered, Draft},

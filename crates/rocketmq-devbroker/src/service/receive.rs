@@ -42,7 +42,12 @@ pub(crate) async fn run(
         Ok(poll) => wait(&core, &poll).await,
         Err(refusal) => Err(refusal),
     };
-    Deliveries::new(core, topic, answer)
+    let mut deliveries = Deliveries::new(core, topic, answer);
+    if cx.client().is_err() {
+        // Refused before it was looked at: the real server then says nothing else.
+        deliveries.delivered_at = None;
+    }
+    deliveries
 }
 
 fn ask(

@@ -6,7 +6,10 @@ use rocketmq_proto::v2::Code;
 use tokio::time::Instant;
 use tonic::{Request, Status, metadata::MetadataMap};
 
-use crate::state::Refusal;
+use crate::{
+    access::Signature,
+    state::{Refusal, Signer},
+};
 
 const CLIENT_ID: &str = "x-mq-client-id";
 const LANGUAGE: &str = "x-mq-language";
@@ -28,6 +31,7 @@ pub(crate) struct Context {
     client: String,
     peer: Option<SocketAddr>,
     deadline: Option<Instant>,
+    signer: Result<Signer, Refusal>,
 }
 
 impl Context {
@@ -38,16 +42,24 @@ impl Context {
             let message = format!("no enum constant LanguageCode.{language} in header {LANGUAGE}");
             return Err(Status::internal(message));
         }
+        let signature = request.extensions().get::<Signature>();
         let timeout = parse_timeout(text(metadata, DEADLINE));
         Ok(Self {
             client: text(metadata, CLIENT_ID).to_owned(),
             peer: request.extensions().get::<Peer>().and_then(|peer| peer.0),
             deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+            signer: signature.map_or_else(|| Ok(Signer::default()), |s| s.0.clone()),
         })
     }
 
-    /// The client id, which every call must carry.
+    /// Who has signed the call, as every call must be if the broker has users.
+    pub(crate) fn signer(&self) -> Result<&Signer, Refusal> {
+        self.signer.as_ref().map_err(Clone::clone)
+    }
+
+    /// The client id, which every call must carry, after its signature.
     pub(crate) fn client(&self) -> Result<&str, Refusal> {
+        self.signer()?;
         if self.client.is_empty() {
             return Err(Refusal::new(
                 Code::ClientIdRequired,

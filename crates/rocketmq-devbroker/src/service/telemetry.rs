@@ -13,7 +13,7 @@ use crate::{
         convert::{name, ok, producer_retry_policy, retry_policy, wire_duration},
         request::Context,
     },
-    state::{MAX_BATCH, Role, Terms},
+    state::{MAX_BATCH, Refusal, Role, Signer, Terms},
 };
 
 /// What the server says about lite topics, which this broker does not have.
@@ -27,8 +27,9 @@ pub(crate) async fn run(
     cx: &Context,
     mut inbound: Streaming<v2::TelemetryCommand>,
 ) -> Result<ReplyStream<v2::TelemetryCommand>, Status> {
-    let client = match cx.client() {
-        Ok(client) => client.to_owned(),
+    let known = cx.client().and_then(|client| Ok((client, cx.signer()?)));
+    let (client, signer) = match known {
+        Ok((client, signer)) => (client.to_owned(), signer.clone()),
         Err(refusal) => {
             let status = Some(refusal.into());
             let only = v2::TelemetryCommand {
@@ -41,6 +42,7 @@ pub(crate) async fn run(
     let mut session = Session {
         core,
         client,
+        signer,
         registered: false,
     };
     let first = loop {
@@ -75,6 +77,7 @@ pub(crate) async fn run(
 struct Session {
     core: Arc<Core>,
     client: String,
+    signer: Signer,
     registered: bool,
 }
 
@@ -89,10 +92,12 @@ impl Session {
         };
         let role = role(&settings)?;
         let first = !self.registered;
-        let terms = self
-            .core
-            .with(|state, now| state.register(now, &self.client, role, first));
-        let terms = terms.map_err(|refusal| {
+        let terms = self.core.with(|state, now| {
+            let terms = state.register(now, &self.client, role, first)?;
+            state.signed_by(&self.client, &self.signer);
+            Ok(terms)
+        });
+        let terms = terms.map_err(|refusal: Refusal| {
             let message = format!(
                 "process client telemetryCommand failed. {}",
                 refusal.message

@@ -31,6 +31,13 @@ pub(crate) enum Role {
     },
 }
 
+/// Who signs a client's calls, as it says itself where nobody has to sign.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Signer {
+    pub(crate) access_key: Option<String>,
+    pub(crate) session_token: Option<String>,
+}
+
 /// What the broker answers to settings.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Terms {
@@ -48,6 +55,7 @@ pub(crate) enum Terms {
 pub(crate) struct Client {
     pub(crate) name: Arc<str>,
     pub(crate) role: Role,
+    pub(crate) signer: Signer,
     /// Open telemetry streams.
     streams: u32,
     /// When the last stream ended.
@@ -122,6 +130,7 @@ impl State {
         let new = Client {
             name,
             role: role.clone(),
+            signer: Signer::default(),
             streams: 0,
             left_at: None,
         };
@@ -130,6 +139,13 @@ impl State {
         known.left_at = None;
         known.streams += u32::from(first);
         Ok(terms)
+    }
+
+    /// Remembers who has signed the client's telemetry stream.
+    pub(crate) fn signed_by(&mut self, client: &str, signer: &Signer) {
+        if let Some(known) = self.clients.all.get_mut(client) {
+            known.signer = signer.clone();
+        }
     }
 
     /// A telemetry stream of the client has ended. With the last one it counts as gone.

@@ -66,6 +66,10 @@ pub struct ConnectedClient {
     pub topics: Vec<String>,
     /// Whether the broker calls it a push consumer.
     pub is_push_consumer: bool,
+    /// The access key that its telemetry stream is signed with, if it is.
+    pub access_key: Option<String>,
+    /// The session token that it sends with its access key, if any. It is not checked.
+    pub session_token: Option<String>,
 }
 
 impl StoredMessage {
@@ -152,6 +156,8 @@ impl State {
                     group,
                     topics,
                     is_push_consumer,
+                    access_key: client.signer.access_key.clone(),
+                    session_token: client.signer.session_token.clone(),
                 }
             })
             .collect();

@@ -87,6 +87,7 @@ fn help_explains_every_option() {
         "--topic",
         "--group",
         "--strict",
+        "--user",
         "FIFO",
     ] {
         assert!(help.contains(option), "{option}");
@@ -104,6 +105,7 @@ fn wrong_arguments_are_told_with_what_is_accepted() {
         (["--group", "g:nope"], "`fifo` or `retry=N`"),
         (["--group", "g:retry=x"], "not a number"),
         (["--advertise", "host"], "expected HOST:PORT"),
+        (["--user", "alice"], "expected ACCESS_KEY:SECRET_KEY"),
     ];
     for (args, expected) in cases {
         let output = run(&args);
@@ -132,6 +134,30 @@ fn an_illegal_name_and_a_port_in_use_are_told() {
     assert!(stderr(&output).contains(&addr), "{}", stderr(&output));
     assert!(
         stderr(&output).contains("choose another port"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn files_of_tls_that_are_missing_or_wrong_are_told() {
+    let args = [
+        "--tls-cert",
+        "/nowhere/cert.pem",
+        "--tls-key",
+        "/nowhere/key.pem",
+    ];
+    let output = run(&args);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("cannot read /nowhere/cert.pem: "));
+    assert_eq!(run(&["--tls-cert", "cert.pem"]).status.code(), Some(2));
+    assert_eq!(run(&["--client-ca", "ca.pem"]).status.code(), Some(2));
+    let args = ["--tls-cert", "/dev/null", "--tls-key", "/dev/null"];
+    let output = run(&args);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        stderr(&output).contains("cannot speak TLS"),
         "{}",
         stderr(&output)
     );

@@ -10,6 +10,7 @@ use rocketmq_proto::v2::{
 use tokio::sync::mpsc;
 use tonic::{
     Request, Status, Streaming,
+    metadata::{KeyAndValueRef, MetadataMap},
     transport::{Channel, Endpoint},
 };
 
@@ -17,6 +18,8 @@ use tonic::{
 pub(crate) struct Client {
     pub(crate) stub: MessagingServiceClient<Channel>,
     pub(crate) id: String,
+    /// What every request carries besides the usual headers.
+    pub(crate) headers: MetadataMap,
     telemetry: Option<(
         mpsc::Sender<v2::TelemetryCommand>,
         Streaming<v2::TelemetryCommand>,
@@ -102,13 +105,13 @@ impl Client {
             .connect_with_connector(broker.connector())
             .await
             .unwrap();
-        Self::new(channel, id)
+        Self::over(channel, id)
     }
 
     /// Connects over the socket.
     pub(crate) async fn dial(broker: &DevBroker, id: &str) -> Self {
         let endpoint = format!("http://{}", broker.addr().unwrap());
-        Self::new(
+        Self::over(
             Endpoint::from_shared(endpoint)
                 .unwrap()
                 .connect()
@@ -118,11 +121,12 @@ impl Client {
         )
     }
 
-    fn new(channel: Channel, id: &str) -> Self {
+    pub(crate) fn over(channel: Channel, id: &str) -> Self {
         let stub = MessagingServiceClient::new(channel).max_decoding_message_size(200 << 20);
         Self {
             stub,
             id: id.to_owned(),
+            headers: MetadataMap::new(),
             telemetry: None,
         }
     }
@@ -134,6 +138,11 @@ impl Client {
             metadata.insert(key, value.parse().unwrap());
         }
         metadata.insert("x-mq-client-id", self.id.parse().unwrap());
+        for entry in self.headers.iter() {
+            if let KeyAndValueRef::Ascii(key, value) = entry {
+                metadata.insert(key, value.clone());
+            }
+        }
         request
     }
 
@@ -351,16 +360,16 @@ impl Client {
     }
 
     pub(crate) async fn route(&self, topic: &str) -> v2::QueryRouteResponse {
+        self.try_route(topic).await.unwrap()
+    }
+
+    pub(crate) async fn try_route(&self, topic: &str) -> Result<v2::QueryRouteResponse, Status> {
         let request = v2::QueryRouteRequest {
             topic: resource(topic),
             endpoints: None,
         };
-        self.stub
-            .clone()
-            .query_route(self.request(request))
-            .await
-            .unwrap()
-            .into_inner()
+        let answer = self.stub.clone().query_route(self.request(request)).await?;
+        Ok(answer.into_inner())
     }
 
     pub(crate) async fn heartbeat(&self, group: Option<&str>) -> v2::Status {

@@ -8,6 +8,9 @@ mod faults;
 mod produce;
 mod settings;
 mod settle;
+mod signatures;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::time::Duration;
 
