@@ -69,7 +69,6 @@ pub(crate) enum Role {
 
 /// The server asks what became of a transaction that nobody ended.
 #[derive(Debug)]
-#[expect(dead_code, reason = "until transactions are there")]
 pub(crate) struct OrphanCheck {
     /// Who asks, and gets the answer.
     pub(crate) endpoints: Endpoints,

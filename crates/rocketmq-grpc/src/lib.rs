@@ -32,7 +32,9 @@ pub use self::{
     filter::Filter,
     lease::{BatchId, BatchPlace, Lease, LeaseId, Settled, Settlement},
     message::{Message, MessageView},
-    producer::{Producer, ProducerConfig, SendReceipt},
+    producer::{
+        Producer, ProducerConfig, Resolution, SendReceipt, Transaction, TransactionReceipt,
+    },
     push_consumer::PushConsumer,
     settings::ServerSettings,
 };

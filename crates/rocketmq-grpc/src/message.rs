@@ -4,6 +4,7 @@ mod body;
 mod id;
 mod validate;
 mod view;
+mod wire;
 
 use std::{
     collections::HashMap,
@@ -14,8 +15,12 @@ use bytes::Bytes;
 use rocketmq_proto::v2 as pb;
 
 pub use self::view::MessageView;
-pub(crate) use self::{body::decode, validate::name as validate_name};
-use crate::{Error, convert};
+pub(crate) use self::{
+    body::decode,
+    validate::{body_size as validate_body_size, name as validate_name},
+    wire::Packer,
+};
+use crate::Error;
 
 /// A message to send: topic and body, and what the setters add.
 ///
@@ -40,7 +45,10 @@ pub struct Message {
     tag: Option<String>,
     keys: Vec<String>,
     properties: HashMap<String, String>,
-    message_type: pb::MessageType,
+    group: Option<String>,
+    deliver_at: Option<SystemTime>,
+    priority: Option<u32>,
+    lite_topic: Option<String>,
 }
 
 impl Message {
@@ -53,7 +61,10 @@ impl Message {
             tag: None,
             keys: Vec::new(),
             properties: HashMap::new(),
-            message_type: pb::MessageType::Normal,
+            group: None,
+            deliver_at: None,
+            priority: None,
+            lite_topic: None,
         }
     }
 
@@ -76,6 +87,79 @@ impl Message {
         self
     }
 
+    /// Makes it a FIFO message: consumers of an orderly group get the messages of one message group
+    /// in the order in which they were stored. For topics of type FIFO.
+    ///
+    /// The order is that of sends that wait for each other: [`Producer::send`](crate::Producer::send)
+    /// says more.
+    ///
+    /// ```
+    /// use rocketmq_grpc::Message;
+    ///
+    /// let message = Message::new("ledger", "+5").group("account-7");
+    /// assert_eq!(message.message_group(), Some("account-7"));
+    /// ```
+    pub fn group(mut self, group: impl Into<String>) -> Self {
+        self.group = Some(group.into());
+        self
+    }
+
+    /// Makes it a delayed message, delivered at this time, to the second. For topics of type DELAY.
+    ///
+    /// A time that is over means at once. How far ahead it may be is a setting of the server: 24 h
+    /// unless it was told otherwise.
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    /// use rocketmq_grpc::Message;
+    ///
+    /// let tomorrow = SystemTime::now() + Duration::from_secs(86_000);
+    /// let message = Message::new("reminders", "it is tomorrow").deliver_at(tomorrow);
+    /// assert_eq!(message.delivery_time(), Some(tomorrow));
+    /// ```
+    pub fn deliver_at(mut self, time: SystemTime) -> Self {
+        self.deliver_at = Some(time);
+        self
+    }
+
+    /// The same for a time from now: from this call on, not from that to `send`.
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    /// use rocketmq_grpc::Message;
+    ///
+    /// let message = Message::new("reminders", "soon").delay(Duration::from_secs(10));
+    /// assert!(message.delivery_time() > Some(SystemTime::now()));
+    /// ```
+    pub fn delay(self, delay: Duration) -> Self {
+        let time = SystemTime::now().checked_add(delay);
+        self.deliver_at(time.unwrap_or_else(wire::time_max))
+    }
+
+    /// Makes it a priority message: of those that wait, higher ones are delivered first, as well as
+    /// the server can. For topics of type PRIORITY, on servers from 5.4 on.
+    ///
+    /// ```
+    /// # use rocketmq_grpc::Message;
+    /// let message = Message::new("jobs", "now").priority(5);
+    /// ```
+    pub fn priority(mut self, priority: u32) -> Self {
+        self.priority = Some(priority);
+        self
+    }
+
+    /// Makes it a message of a lite topic, a small topic within this one that needs not be created.
+    /// For topics of type LITE, on servers from 5.5 on.
+    ///
+    /// ```
+    /// # use rocketmq_grpc::Message;
+    /// let message = Message::new("sessions", "hello").lite_topic("session-7");
+    /// ```
+    pub fn lite_topic(mut self, lite_topic: impl Into<String>) -> Self {
+        self.lite_topic = Some(lite_topic.into());
+        self
+    }
+
     /// Id of the message: 34 upper-case hexadecimal digits.
     #[must_use]
     pub fn id(&self) -> &str {
@@ -94,14 +178,38 @@ impl Message {
         &self.body
     }
 
-    pub(crate) fn message_type(&self) -> pb::MessageType {
-        self.message_type
+    /// Message group, if one was set.
+    #[must_use]
+    pub fn message_group(&self) -> Option<&str> {
+        self.group.as_deref()
     }
 
-    /// Everything that the server would refuse, with reasons that help.
-    pub(crate) fn validate(&self, body_max: usize) -> Result<(), Error> {
+    /// When it is to be delivered, if not at once.
+    #[must_use]
+    pub fn delivery_time(&self) -> Option<SystemTime> {
+        self.deliver_at
+    }
+
+    /// The type that follows from what was set; sent in a transaction, it is another one.
+    pub(crate) fn message_type(&self) -> pb::MessageType {
+        if self.group.is_some() {
+            pb::MessageType::Fifo
+        } else if self.deliver_at.is_some() {
+            pb::MessageType::Delay
+        } else if self.priority.is_some() {
+            pb::MessageType::Priority
+        } else if self.lite_topic.is_some() {
+            pb::MessageType::Lite
+        } else {
+            pb::MessageType::Normal
+        }
+    }
+
+    /// What the server would refuse, with reasons that help; the size of the body is checked as it
+    /// is sent.
+    pub(crate) fn validate(&self) -> Result<(), Error> {
         validate::name("topic", &self.topic)?;
-        validate::body(&self.topic, self.body.len(), body_max)?;
+        self.validate_kind()?;
         validate::properties(
             &self.topic,
             self.tag.as_deref(),
@@ -110,22 +218,36 @@ impl Message {
         )
     }
 
-    pub(crate) fn to_proto(&self, topic: pb::Resource, host: &str) -> pb::Message {
-        pb::Message {
-            topic: Some(topic),
-            user_properties: self.properties.clone(),
-            system_properties: Some(pb::SystemProperties {
-                tag: self.tag.clone(),
-                keys: self.keys.clone(),
-                message_id: self.id.clone(),
-                body_encoding: pb::Encoding::Identity.into(),
-                message_type: self.message_type().into(),
-                born_timestamp: Some(convert::proto_time(SystemTime::now())),
-                born_host: host.to_owned(),
-                ..Default::default()
-            }),
-            body: self.body.clone(),
+    fn validate_kind(&self) -> Result<(), Error> {
+        let topic = &self.topic;
+        let kinds: Vec<_> = [
+            ("a message group", self.group.is_some()),
+            ("a delivery time", self.deliver_at.is_some()),
+            ("a priority", self.priority.is_some()),
+            ("a lite topic", self.lite_topic.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(what, set)| set.then_some(what))
+        .collect();
+        if kinds.len() > 1 {
+            return Err(Error::invalid(format!(
+                "a message for {topic} has {}: a message is of one type only",
+                kinds.join(" and ")
+            )));
         }
+        if let Some(group) = &self.group {
+            validate::group(topic, group)?;
+        }
+        if let Some(lite_topic) = &self.lite_topic {
+            validate::lite_topic(topic, lite_topic)?;
+        }
+        if self.priority.is_some_and(|it| i32::try_from(it).is_err()) {
+            return Err(Error::invalid(format!(
+                "a message for {topic} has a priority above {}",
+                i32::MAX
+            )));
+        }
+        Ok(())
     }
 }
 

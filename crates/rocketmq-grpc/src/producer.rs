@@ -1,44 +1,35 @@
 //! Sending.
 
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+mod checker;
+mod config;
+mod queue;
+mod recall;
+mod send;
+mod transaction;
+
+use std::sync::{Arc, Mutex, atomic::AtomicUsize};
 
 use rocketmq_proto::v2 as pb;
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::Instant,
 };
 use tokio_util::sync::DropGuard;
 
+use self::{
+    checker::{Checks, Desk},
+    send::Stored,
+};
+pub use self::{
+    config::ProducerConfig,
+    transaction::{Resolution, Transaction, TransactionReceipt},
+};
 use crate::{
     Endpoints, Error, Message, ServerSettings,
+    backoff::random_u64,
     client::Shared,
     instance::{Instance, ORPHANS_MAX, Role},
-    message::validate_name,
-    route::{Broker, Route},
-    rpc::{Subject, check},
 };
-
-/// What a producer does beside the defaults.
-///
-/// ```
-/// use rocketmq_grpc::ProducerConfig;
-///
-/// let config = ProducerConfig::new().topic("orders").in_flight_max(256);
-/// ```
-#[derive(Debug, Clone)]
-#[must_use]
-pub struct ProducerConfig {
-    topics: BTreeSet<String>,
-    in_flight_max: usize,
-    attempts_max: u32,
-}
 
 /// Sends messages; cheap to clone, shared by many tasks.
 #[derive(Debug, Clone)]
@@ -49,10 +40,13 @@ pub struct Producer {
 #[derive(Debug)]
 struct Inner {
     instance: Arc<Instance>,
-    in_flight: Semaphore,
+    in_flight: Arc<Semaphore>,
     in_flight_max: u32,
     attempts_max: u32,
+    compress_above: Option<usize>,
     next_broker: AtomicUsize,
+    /// None without a checker.
+    checks: Option<Arc<Checks>>,
     _stop: DropGuard,
 }
 
@@ -66,73 +60,36 @@ pub struct SendReceipt {
     pub offset: i64,
     /// Endpoints that took it.
     pub endpoints: Endpoints,
+    /// Of a delayed message on a server from 5.3.2 on: with it, [`Producer::recall`] takes the
+    /// message back. It may be kept and used by another process.
+    pub recall_handle: Option<String>,
 }
-
-// === impl ProducerConfig ===
-
-impl Default for ProducerConfig {
-    fn default() -> Self {
-        Self {
-            topics: BTreeSet::new(),
-            in_flight_max: 1024,
-            attempts_max: 3,
-        }
-    }
-}
-
-impl ProducerConfig {
-    /// No topics, 1,024 messages in flight, 3 attempts.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// A topic that must exist when the producer starts. Others are looked up by their first
-    /// message.
-    pub fn topic(mut self, topic: impl Into<String>) -> Self {
-        self.topics.insert(topic.into());
-        self
-    }
-
-    /// Messages whose sending is under way at once; further calls wait.
-    pub fn in_flight_max(mut self, messages: usize) -> Self {
-        self.in_flight_max = messages;
-        self
-    }
-
-    /// Attempts to send a message before the error is the caller's; only failures that may pass are
-    /// tried again.
-    pub fn attempts_max(mut self, attempts: u32) -> Self {
-        self.attempts_max = attempts;
-        self
-    }
-}
-
-// === impl Producer ===
 
 impl Producer {
     pub(crate) async fn start(shared: &Arc<Shared>, config: ProducerConfig) -> Result<Self, Error> {
-        for topic in &config.topics {
-            validate_name("topic", topic)?;
-        }
-        let in_flight_max = u32::try_from(config.in_flight_max)
-            .ok()
-            .filter(|it| *it > 0 && config.in_flight_max <= Semaphore::MAX_PERMITS)
-            .ok_or_else(|| Error::config("in_flight_max must be from 1 to 2^32"))?;
-        if config.attempts_max == 0 {
-            return Err(Error::config("attempts_max must be at least 1"));
-        }
-        let (orphans, _unanswered) = mpsc::channel(ORPHANS_MAX);
+        config.validate()?;
+        let (orphans, questions) = mpsc::channel(ORPHANS_MAX);
         let role = Role::Producer {
             topics: Mutex::new(config.topics.clone()),
             orphans,
         };
         let instance = Instance::start(shared, role)?;
+        let stop = instance.stop.clone().drop_guard();
+        let checks = config.checker.map(|checker| {
+            let checks = Arc::new(Checks::default());
+            let desk = Desk::new(&instance, checker, checks.clone(), config.attempts_max);
+            instance.tasks.spawn(desk.run(questions));
+            checks
+        });
         let inner = Inner {
-            in_flight: Semaphore::new(config.in_flight_max),
-            in_flight_max,
+            in_flight: Arc::new(Semaphore::new(config.in_flight_max)),
+            in_flight_max: u32::try_from(config.in_flight_max).unwrap_or(u32::MAX),
             attempts_max: config.attempts_max,
-            next_broker: AtomicUsize::new(0),
-            _stop: instance.stop.clone().drop_guard(),
+            compress_above: config.compress_above,
+            // Producers that start together shall not all begin with the same broker.
+            next_broker: AtomicUsize::new(random_u64() as usize),
+            checks,
+            _stop: stop,
             instance,
         };
         let producer = Self {
@@ -151,6 +108,15 @@ impl Producer {
     /// timeout for each, and the back-off between them. While no broker can be reached, an attempt
     /// waits for a connection, for the request timeout at most: a restart of a few seconds is no
     /// error.
+    ///
+    /// # Order
+    ///
+    /// The messages of one [group](Message::group) go to one queue, the one that the official Java
+    /// and Go clients choose, and are tried again there only. Their order is that of sends that wait
+    /// for each other: send the next when the one before has returned `Ok`. Sends of one group that
+    /// run at the same time are stored in any order. After an error whose
+    /// [`may_be_stored`](Error::may_be_stored) is true the message may still appear, later than the
+    /// next one; and a message that was tried again may be there twice, under one id.
     ///
     /// # Errors
     ///
@@ -175,25 +141,84 @@ impl Producer {
     /// let producer = client.producer(ProducerConfig::new().topic("orders")).await?;
     /// let receipt = producer.send(Message::new("orders", "a body").tag("created")).await?;
     /// println!("stored as {}", receipt.message_id);
+    ///
+    /// // In order, within the group.
+    /// for change in ["+5", "-3"] {
+    ///     producer.send(Message::new("orders", change).group("account-7")).await?;
+    /// }
     /// # Ok(())
     /// # }
     /// ```
     pub async fn send(&self, message: Message) -> Result<SendReceipt, Error> {
         let inner = &*self.inner;
         inner.instance.check_open()?;
-        let (body_max, validate_type) = {
-            let settings = inner.instance.settings.borrow();
-            (settings.max_body_size, settings.validate_message_type)
+        message.validate()?;
+        let _permit = inner.permit().await?;
+        let parcel = inner.pack(&message, message.message_type()).await?;
+        let stored = inner.deliver(parcel).await?;
+        Ok(stored.receipt(message.id(), 0))
+    }
+
+    /// Sends several messages of one topic in one request, and returns when the server has stored
+    /// them: all, or none.
+    ///
+    /// For many small messages: it saves requests. The messages are of type NORMAL, none is
+    /// compressed, and their bodies have no more bytes together than one message may have. They are
+    /// stored one after another in one queue and are received one by one, each under its own id.
+    /// Without messages nothing is sent. The receipts are in the order of the messages.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Producer::send), of all messages alike.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call may or may not have stored the messages.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use rocketmq_grpc::{Client, Config, Connector, Message, ProducerConfig};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> rocketmq_grpc::Result<()> {
+    /// # let broker = rocketmq_devbroker::DevBroker::start().await;
+    /// # let link = broker.connector();
+    /// # let connector = Connector::new(tower::service_fn(move |_| std::future::ready(link.connect())));
+    /// # let client = Client::with_connector(Config::new("dev:8081"), connector)?;
+    /// # let producer = client.producer(ProducerConfig::new().topic("clicks")).await?;
+    /// let clicks = ["left", "right"].map(|it| Message::new("clicks", it));
+    /// let receipts = producer.send_batch(clicks.to_vec()).await?;
+    /// assert_eq!(receipts.len(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn send_batch(&self, messages: Vec<Message>) -> Result<Vec<SendReceipt>, Error> {
+        let inner = &*self.inner;
+        inner.instance.check_open()?;
+        let Some(first) = messages.first() else {
+            return Ok(Vec::new());
         };
-        message.validate(body_max)?;
-        let closed = || Error::closed("producer");
-        let stop = &inner.instance.stop;
-        let _permit = inner.in_flight.acquire().await.map_err(|_| closed())?;
-        let route = stop.run_until_cancelled(inner.route_for(&message, validate_type));
-        let route = route.await.ok_or_else(closed)??;
-        let sent = stop.run_until_cancelled(inner.send(&message, &route));
-        sent.await
-            .unwrap_or_else(|| Err(closed().with_message_under_way()))
+        for message in &messages {
+            message.validate()?;
+            if message.topic != first.topic {
+                return Err(Error::invalid(format!(
+                    "a batch has messages for {} and {}: it is for one topic",
+                    first.topic, message.topic
+                )));
+            }
+            if message.message_type() != pb::MessageType::Normal {
+                return Err(Error::invalid(format!(
+                    "a batch for {} has a message of type {}: only NORMAL ones are sent together",
+                    first.topic,
+                    message.message_type().as_str_name()
+                )));
+            }
+        }
+        let _permit = inner.permit().await?;
+        let parcel = inner.pack_batch(&messages).await?;
+        let stored = inner.deliver(parcel).await?;
+        let ids = messages.iter().map(Message::id).enumerate();
+        Ok(ids.map(|(at, id)| stored.receipt(id, at)).collect())
     }
 
     /// What the server decided: body size, delays between attempts.
@@ -208,7 +233,8 @@ impl Producer {
         self.inner.instance.is_connected()
     }
 
-    /// Waits for the messages in flight, then says good-bye to the server; all within `by`.
+    /// Waits for the messages in flight and open transactions, then says good-bye to the server; all
+    /// within `by`.
     ///
     /// What is not answered by then ends with an error, and may be stored.
     ///
@@ -225,148 +251,28 @@ impl Producer {
     }
 }
 
-// === impl Inner ===
-
 impl Inner {
-    async fn route_for(&self, message: &Message, validate_type: bool) -> Result<Arc<Route>, Error> {
-        let route = self.instance.route(&message.topic).await?;
-        if !validate_type || self.check_type(message, &route).is_ok() {
-            return Ok(route);
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let permit = self.in_flight.clone().acquire_owned().await;
+        permit.map_err(|_| Error::closed("producer"))
+    }
+}
+
+impl Stored {
+    /// Of the message at this place of the parcel.
+    fn receipt(&self, id: &str, at: usize) -> SendReceipt {
+        let one_for_all = self.entries.len() == 1;
+        let entry = self.entries.get(if one_for_all { 0 } else { at });
+        let offset = entry.map_or(0, |it| it.offset);
+        // One entry has the place of the first message.
+        let behind = if one_for_all { at } else { 0 };
+        SendReceipt {
+            message_id: id.to_owned(),
+            offset: offset.saturating_add_unsigned(behind as u64),
+            endpoints: self.endpoints.clone(),
+            recall_handle: entry
+                .map(|it| it.recall_handle.clone())
+                .filter(|it| !it.is_empty()),
         }
-        self.instance.doubt_route(&message.topic);
-        let route = self.instance.route(&message.topic).await?;
-        self.check_type(message, &route)?;
-        Ok(route)
-    }
-
-    async fn send(&self, message: &Message, route: &Route) -> Result<SendReceipt, Error> {
-        let brokers = self.candidates(message, route)?;
-        let mut maybe_stored = None;
-        let mut attempt = 1;
-        loop {
-            let at = usize::try_from(attempt - 1).unwrap_or(0) % brokers.len();
-            let endpoints = &brokers[at].endpoints;
-            let error = match self.attempt(message, endpoints).await {
-                Ok(receipt) => return Ok(receipt),
-                Err(error) => error,
-            };
-            self.instance.react(endpoints, &error);
-            if error.is_wrong_topic_type() || error.is_unknown_topic() {
-                self.instance.doubt_route(&message.topic);
-            }
-            if error.is_disconnected() || error.is_timeout() {
-                self.instance
-                    .shared
-                    .connection(endpoints)?
-                    .set_isolated(true);
-            }
-            if !error.is_retryable() || attempt >= self.attempts_max {
-                return Err(error.after_maybe_stored(maybe_stored));
-            }
-            // Another broker can be asked at once, the same one needs a moment.
-            let all_asked = at + 1 == brokers.len();
-            if error.is_throttled() || all_asked {
-                tokio::time::sleep(self.delay(attempt)).await;
-            }
-            if error.is_disconnected() && all_asked {
-                self.instance.until_ready(endpoints).await;
-            }
-            if error.may_be_stored() {
-                maybe_stored = Some(error);
-            }
-            attempt += 1;
-        }
-    }
-
-    async fn attempt(
-        &self,
-        message: &Message,
-        endpoints: &Endpoints,
-    ) -> Result<SendReceipt, Error> {
-        let rpc = self.instance.rpc(endpoints)?;
-        let topic = self.instance.resource(&message.topic);
-        let host = &self.instance.shared.config.name;
-        let request = pb::SendMessageRequest {
-            messages: vec![message.to_proto(topic, host)],
-        };
-        let subject = Subject {
-            topic: Some(&message.topic),
-            group: None,
-        };
-        let timeout = self.instance.request_timeout();
-        let (answer, id) = rpc
-            .call_any(
-                "send",
-                subject,
-                request,
-                timeout,
-                |mut stub, rq| async move { stub.send_message(rq).await },
-            )
-            .await?;
-        let at = || rpc.at("send", subject, id);
-        let Some(entry) = answer.entries.into_iter().next() else {
-            check(answer.status.as_ref(), at)?;
-            return Err(Error::protocol(
-                "the answer has no entry for the message",
-                at(),
-            ));
-        };
-        // The entry decides; a server that leaves its status out means that of the answer.
-        check(entry.status.as_ref().or(answer.status.as_ref()), at)?;
-        Ok(SendReceipt {
-            message_id: message.id().to_owned(),
-            offset: entry.offset,
-            endpoints: endpoints.clone(),
-        })
-    }
-
-    /// Brokers in the order in which they are tried: those that work first, beginning with the next
-    /// one in turn.
-    fn candidates<'a>(
-        &self,
-        message: &Message,
-        route: &'a Route,
-    ) -> Result<Vec<&'a Broker>, Error> {
-        let mut brokers = route.writable();
-        if brokers.is_empty() {
-            return Err(Error::no_queue(&message.topic, "writable"));
-        }
-        let turn = self.next_broker.fetch_add(1, Ordering::Relaxed) % brokers.len();
-        brokers.rotate_left(turn);
-        if brokers.len() > 1 {
-            brokers.sort_by_key(|it| self.is_isolated(&it.endpoints));
-        }
-        Ok(brokers)
-    }
-
-    fn is_isolated(&self, endpoints: &Endpoints) -> bool {
-        self.instance
-            .shared
-            .connection(endpoints)
-            .is_ok_and(|it| it.is_isolated())
-    }
-
-    fn check_type(&self, message: &Message, route: &Route) -> Result<(), Error> {
-        let kind = message.message_type();
-        if route.accepts(kind) {
-            return Ok(());
-        }
-        let at = crate::error::At {
-            operation: "send",
-            topic: Some(message.topic.clone()),
-            endpoint: Some(self.instance.shared.access_point.to_string()),
-            ..Default::default()
-        };
-        let code = pb::Code::MessagePropertyConflictWithType as i32;
-        let reason = format!("the topic takes no {} messages", kind.as_str_name());
-        Err(Error::status(code, &reason, at))
-    }
-
-    fn delay(&self, attempt: u32) -> Duration {
-        self.instance
-            .settings
-            .borrow()
-            .retry_delays
-            .after_attempt(attempt)
     }
 }

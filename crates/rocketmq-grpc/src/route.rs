@@ -53,12 +53,13 @@ impl Route {
 
     /// Brokers to which the topic is sent.
     pub(crate) fn writable(&self) -> Vec<&Broker> {
-        unique(
-            self.queues
-                .iter()
-                .filter(|it| it.master && it.writable)
-                .map(|it| &it.broker),
-        )
+        unique(self.writable_queues())
+    }
+
+    /// The broker of each queue that takes messages, in the order of the route.
+    pub(crate) fn writable_queues(&self) -> impl Iterator<Item = &Broker> {
+        let writable = |it: &&Queue| it.master && it.writable;
+        self.queues.iter().filter(writable).map(|it| &it.broker)
     }
 
     /// Whether some queue takes such messages; a server that names no type takes all.

@@ -52,7 +52,9 @@ answers!(
     SendMessageResponse,
     AckMessageResponse,
     ChangeInvisibleDurationResponse,
+    EndTransactionResponse,
     ForwardMessageToDeadLetterQueueResponse,
+    RecallMessageResponse,
     NotifyClientTerminationResponse,
 );
 

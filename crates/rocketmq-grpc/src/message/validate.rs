@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use crate::Error;
 
 const NAME_MAX: usize = 127;
+const GROUP_BYTES_MAX: usize = 63;
+const LITE_TOPIC_BYTES_MAX: usize = 64;
 const PROPERTIES_MAX: usize = 128;
 /// Of properties, tag and keys together.
 const PROPERTY_BYTES_MAX: usize = 16 << 10;
@@ -86,7 +88,32 @@ pub(crate) fn name(what: &str, name: &str) -> Result<(), Error> {
     Ok(())
 }
 
-pub(super) fn body(topic: &str, bytes: usize, bytes_max: usize) -> Result<(), Error> {
+pub(super) fn group(topic: &str, group: &str) -> Result<(), Error> {
+    text(topic, "message group", group)?;
+    if group.len() > GROUP_BYTES_MAX {
+        return Err(Error::invalid(format!(
+            "a message for {topic} has a message group of {} bytes, the server takes \
+             {GROUP_BYTES_MAX}",
+            group.len()
+        )));
+    }
+    Ok(())
+}
+
+pub(super) fn lite_topic(topic: &str, lite_topic: &str) -> Result<(), Error> {
+    text(topic, "lite topic", lite_topic)?;
+    if lite_topic.len() > LITE_TOPIC_BYTES_MAX {
+        return Err(Error::invalid(format!(
+            "a message for {topic} has a lite topic of {} bytes, the server takes \
+             {LITE_TOPIC_BYTES_MAX}",
+            lite_topic.len()
+        )));
+    }
+    Ok(())
+}
+
+/// Of a body as it is sent; that of a batch is the sum of its messages'.
+pub(crate) fn body_size(topic: &str, bytes: usize, bytes_max: usize) -> Result<(), Error> {
     if bytes == 0 {
         return Err(Error::invalid(format!(
             "a message for {topic} has an empty body"
@@ -160,13 +187,16 @@ fn text(topic: &str, what: &str, text: &str) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
     use super::*;
     use crate::Message;
 
     const BODY_MAX: usize = 4 << 20;
 
     fn refused(message: &Message) -> String {
-        let error = message.validate(BODY_MAX).unwrap_err();
+        let size = body_size(message.topic(), message.body().len(), BODY_MAX);
+        let error = message.validate().and(size).unwrap_err();
         assert!(error.is_invalid() && !error.is_retryable() && !error.may_be_stored());
         error.to_string()
     }
@@ -174,18 +204,11 @@ mod tests {
     #[test]
     fn limits_are_those_of_the_server() {
         let value = "x".repeat(PROPERTY_BYTES_MAX - 1);
-        Message::new("t", vec![0; BODY_MAX])
-            .validate(BODY_MAX)
-            .unwrap();
-        Message::new("%DLQ%g", "b")
-            .tag("t")
-            .key("a b")
-            .validate(BODY_MAX)
-            .unwrap();
-        Message::new("t", "b")
-            .property("k", &value)
-            .validate(BODY_MAX)
-            .unwrap();
+        body_size("t", BODY_MAX, BODY_MAX).unwrap();
+        let message = Message::new("%DLQ%g", "b").tag("t").key("a b");
+        message.validate().unwrap();
+        let message = Message::new("t", "b").property("k", &value);
+        message.validate().unwrap();
         assert!(refused(&Message::new("t", "b").property("k", value).key("k")).contains("16385"));
         assert!(refused(&Message::new("t", vec![0; BODY_MAX + 1])).contains("4194305 bytes"));
         assert!(refused(&Message::new("t", "")).contains("empty body"));
@@ -194,6 +217,62 @@ mod tests {
             many = many.property(n.to_string(), "v");
         }
         assert!(refused(&many).contains("129 properties"));
+        let group = |bytes| Message::new("t", "b").group("x".repeat(bytes));
+        group(GROUP_BYTES_MAX).validate().unwrap();
+        assert!(refused(&group(GROUP_BYTES_MAX + 1)).contains("group of 64 bytes"));
+        let lite = |bytes| Message::new("t", "b").lite_topic("x".repeat(bytes));
+        lite(LITE_TOPIC_BYTES_MAX).validate().unwrap();
+        assert!(refused(&lite(LITE_TOPIC_BYTES_MAX + 1)).contains("lite topic of 65 bytes"));
+        assert!(refused(&Message::new("t", "b").priority(u32::MAX)).contains("priority above"));
+    }
+
+    #[test]
+    fn a_message_is_of_one_type_only() {
+        let message = || Message::new("t", "b");
+        let soon = Duration::from_secs(1);
+        let cases = [
+            (
+                message().group("g").delay(soon),
+                "a message group and a delivery time",
+            ),
+            (
+                message().group("g").priority(1),
+                "a message group and a priority",
+            ),
+            (
+                message().delay(soon).lite_topic("l"),
+                "a delivery time and a lite topic",
+            ),
+            (
+                message().priority(1).lite_topic("l"),
+                "a priority and a lite topic",
+            ),
+        ];
+        for (message, what) in cases {
+            let refused = refused(&message);
+            assert!(refused.contains(what), "{refused}");
+        }
+    }
+
+    #[test]
+    fn the_type_follows_from_what_is_set() {
+        use rocketmq_proto::v2::MessageType;
+        let message = || Message::new("t", "b");
+        let cases = [
+            (message(), MessageType::Normal),
+            (message().group("g"), MessageType::Fifo),
+            (message().delay(Duration::from_secs(1)), MessageType::Delay),
+            (
+                message().deliver_at(SystemTime::UNIX_EPOCH),
+                MessageType::Delay,
+            ),
+            (message().priority(0), MessageType::Priority),
+            (message().lite_topic("l"), MessageType::Lite),
+        ];
+        for (message, kind) in cases {
+            assert_eq!(message.message_type(), kind);
+            message.validate().unwrap();
+        }
     }
 
     #[test]
@@ -203,6 +282,8 @@ mod tests {
         }
         assert!(refused(&Message::new("t", "b").tag("a|b")).contains("`|`"));
         assert!(refused(&Message::new("t", "b").tag(" ")).contains("blank tag"));
+        assert!(refused(&Message::new("t", "b").group(" ")).contains("blank message group"));
+        assert!(refused(&Message::new("t", "b").lite_topic("")).contains("blank lite topic"));
         assert!(refused(&Message::new("t", "b").key("a\u{1}")).contains("control character"));
         assert!(refused(&Message::new("t", "b").property("k", "")).contains("blank"));
         assert!(refused(&Message::new("t", "b").property("TTL", "1")).contains("own name"));
@@ -212,7 +293,7 @@ mod tests {
         Message::new("t", "b")
             .property("ttl", "1")
             .property("ключ", "😱")
-            .validate(9)
+            .validate()
             .unwrap();
     }
 }

@@ -35,6 +35,10 @@ pub struct MessageView {
     pub stored_at: Option<SystemTime>,
     /// When a delayed message was due.
     pub deliver_at: Option<SystemTime>,
+    /// Priority that the sender set, on topics of type PRIORITY.
+    pub priority: Option<u32>,
+    /// Lite topic that the sender set, on topics of type LITE.
+    pub lite_topic: Option<String>,
     /// Broker that stores it.
     pub broker: Arc<str>,
     /// Queue on that broker.
@@ -67,6 +71,8 @@ impl MessageView {
             born_host: system.born_host,
             stored_at: system.store_timestamp.as_ref().and_then(convert::time),
             deliver_at: system.delivery_timestamp.as_ref().and_then(convert::time),
+            priority: system.priority.and_then(|it| u32::try_from(it).ok()),
+            lite_topic: system.lite_topic.filter(|it| !it.is_empty()),
             broker,
             queue_id: system.queue_id,
             queue_offset: system.queue_offset.unwrap_or_default(),

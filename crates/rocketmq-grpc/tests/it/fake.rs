@@ -1,5 +1,7 @@
 //! A server that does what the test says: the faults that a well-behaved broker does not have.
 
+pub(crate) mod producing;
+
 use std::{
     collections::VecDeque,
     pin::Pin,
@@ -21,6 +23,7 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use self::producing::Producing;
 use crate::link::Link;
 
 pub(crate) const TOPIC: &str = "orders";
@@ -57,6 +60,7 @@ pub(crate) struct State {
     /// Every answer waits for so long.
     pub(crate) delay: Duration,
     pub(crate) seen: Seen,
+    pub(crate) producing: Producing,
     telemetry: Vec<mpsc::UnboundedSender<Result<pb::TelemetryCommand, Status>>>,
 }
 
@@ -103,6 +107,7 @@ impl Fake {
                 let drained = served.drained.borrow().clone();
                 let one = stream::iter([connection]).chain(stream::pending());
                 let server = tonic::transport::Server::builder()
+                    .layer(tower::util::MapRequestLayer::new(producing::note_host))
                     .add_service(service)
                     .serve_with_incoming_shutdown(one, drained.cancelled_owned());
                 tokio::spawn(server);
@@ -286,11 +291,20 @@ impl MessagingService for Fake {
             [] => &["fake"],
             hosts => hosts,
         };
-        let answer = if topic == TOPIC {
+        let mut answer = if topic == TOPIC {
             route(Code::Ok, hosts)
         } else {
             route(Code::TopicNotFound, &[])
         };
+        if let Ok(answer) = &mut answer
+            && !state.producing.accepts.is_empty()
+        {
+            let accepts = state.producing.accepts.iter().map(|it| *it as i32);
+            let accepts: Vec<_> = accepts.collect();
+            for queue in &mut answer.message_queues {
+                queue.accept_message_types.clone_from(&accepts);
+            }
+        }
         state.routes.pop_front().unwrap_or(answer).map(Into::into)
     }
 
@@ -313,26 +327,21 @@ impl MessagingService for Fake {
         &self,
         request: Request<pb::SendMessageRequest>,
     ) -> Result<Response<pb::SendMessageResponse>, Status> {
+        self.note_call("send", &request);
+        let messages = request.into_inner().messages;
         {
             let mut state = self.state();
-            state.seen.sends.extend(request.into_inner().messages);
+            state.producing.seen_sizes.push(messages.len());
+            state.seen.sends.extend(messages.iter().cloned());
             state.seen.sending += 1;
             state.seen.sending_max = state.seen.sending_max.max(state.seen.sending);
         }
         self.enter("send").await;
         let mut state = self.state();
         state.seen.sending -= 1;
-        let entry = pb::SendResultEntry {
-            status: status(Code::Ok),
-            ..Default::default()
-        };
-        let fine = || {
-            Ok(pb::SendMessageResponse {
-                status: status(Code::Ok),
-                entries: vec![entry],
-            })
-        };
-        state.sends.pop_front().unwrap_or_else(fine).map(Into::into)
+        let scripted = state.sends.pop_front();
+        let answer = scripted.unwrap_or_else(|| producing::stored(&messages));
+        answer.map(Into::into)
     }
 
     async fn receive_message(
@@ -519,16 +528,16 @@ impl MessagingService for Fake {
 
     async fn end_transaction(
         &self,
-        _: Request<pb::EndTransactionRequest>,
+        request: Request<pb::EndTransactionRequest>,
     ) -> Result<Response<pb::EndTransactionResponse>, Status> {
-        Err(Status::unimplemented("not in the script"))
+        self.end(request).await
     }
 
     async fn recall_message(
         &self,
-        _: Request<pb::RecallMessageRequest>,
+        request: Request<pb::RecallMessageRequest>,
     ) -> Result<Response<pb::RecallMessageResponse>, Status> {
-        Err(Status::unimplemented("not in the script"))
+        self.recall(request).await
     }
 
     async fn sync_lite_subscription(
