@@ -6,7 +6,7 @@ use crate::{
     DevBroker, Error,
     access::Users,
     serving::Access,
-    state::{DEFAULT_QUEUES, GroupConfig, Limits, State, TopicType},
+    state::{CheckTimes, DEFAULT_QUEUES, GroupConfig, Limits, State, TopicType},
     tls::{Pem, Tls},
 };
 
@@ -154,6 +154,15 @@ impl Builder {
     #[must_use]
     pub fn max_stored_bytes(mut self, bytes: usize) -> Self {
         self.limits.max_stored_bytes = bytes;
+        self
+    }
+
+    /// When a transaction that nobody ends is checked: first `timeout` after the half message, then
+    /// every `interval`. 6 s and 30 s by default, as on the real server; after 15 checks the message
+    /// is given up.
+    #[must_use]
+    pub fn transaction_check(mut self, timeout: Duration, interval: Duration) -> Self {
+        self.limits.checks = CheckTimes { timeout, interval };
         self
     }
 

@@ -6,13 +6,19 @@ use std::{
 };
 
 use rocketmq_proto::v2::Endpoints;
-use tokio::{sync::Notify, time};
+use tokio::{
+    sync::{Notify, mpsc},
+    time,
+};
 
 use crate::{
     clock::Clock,
     serving::Access,
-    state::{State, Timestamp},
+    state::{Push, State, Timestamp},
 };
+
+/// Commands that wait for a client to read them. More are dropped: checks come again.
+const MAX_PUSHES: usize = 1024;
 
 /// What every connection shares.
 #[derive(Debug)]
@@ -21,6 +27,8 @@ pub(crate) struct Core {
     guarded: Mutex<Guarded>,
     /// Receives that wait, by topic.
     waiters: Mutex<HashMap<Arc<str>, Arc<Notify>>>,
+    /// Telemetry streams by client; the newest of a client gets its commands.
+    streams: Mutex<HashMap<Arc<str>, Vec<mpsc::Sender<Push>>>>,
     /// Tells the timer task that an earlier event has come up.
     rescheduled: Notify,
     /// What routes point at.
@@ -41,6 +49,7 @@ impl Core {
             clock: Clock::start(),
             guarded: Mutex::new(Guarded { state, armed: None }),
             waiters: Mutex::default(),
+            streams: Mutex::default(),
             rescheduled: Notify::new(),
             endpoints: Mutex::new(endpoints),
             access,
@@ -55,11 +64,21 @@ impl Core {
         guarded.state.advance(now);
         let result = operation(&mut guarded.state, now);
         let ready = guarded.state.take_ready();
+        let pushes = guarded.state.take_pushes();
         let next = guarded.state.next_event();
         let sooner = next.is_some_and(|next| guarded.armed.is_none_or(|armed| next < armed));
         drop(guarded);
         if sooner {
             self.rescheduled.notify_one();
+        }
+        if !pushes.is_empty() {
+            let streams = lock(&self.streams);
+            for (client, push) in pushes {
+                let stream = streams.get(&client).and_then(|streams| streams.last());
+                if stream.is_some_and(|stream| stream.try_send(push).is_err()) {
+                    tracing::debug!(%client, "a command is lost: the client reads none");
+                }
+            }
         }
         if !ready.is_empty() {
             let waiters = lock(&self.waiters);
@@ -75,6 +94,32 @@ impl Core {
     /// Notified whenever the topic has something new for consumers.
     pub(crate) fn waiter(&self, topic: &Arc<str>) -> Arc<Notify> {
         Arc::clone(lock(&self.waiters).entry(Arc::clone(topic)).or_default())
+    }
+
+    /// The commands for a client, from now on. They end when [`Core::end_streams`] is called.
+    pub(crate) fn subscribe(&self, client: &str) -> mpsc::Receiver<Push> {
+        let (sender, receiver) = mpsc::channel(MAX_PUSHES);
+        let mut streams = lock(&self.streams);
+        let senders = streams.entry(client.into()).or_default();
+        senders.retain(|sender| !sender.is_closed());
+        senders.push(sender);
+        receiver
+    }
+
+    /// Forgets the subscriptions of a client that nobody reads any more.
+    pub(crate) fn unsubscribe(&self, client: &str) {
+        let mut streams = lock(&self.streams);
+        if let Some(senders) = streams.get_mut(client) {
+            senders.retain(|sender| !sender.is_closed());
+            if senders.is_empty() {
+                streams.remove(client);
+            }
+        }
+    }
+
+    /// Ends every telemetry stream.
+    pub(crate) fn end_streams(&self) {
+        lock(&self.streams).clear();
     }
 
     /// Lets the state machine act when its time comes. Runs until it is dropped.
@@ -104,6 +149,14 @@ impl Core {
 
     pub(crate) fn endpoints(&self) -> Endpoints {
         lock(&self.endpoints).clone()
+    }
+
+    /// What messages name as the place where they are stored.
+    pub(crate) fn store_host(&self) -> String {
+        let addresses = self.endpoints().addresses;
+        addresses.first().map_or_else(String::new, |address| {
+            format!("{}:{}", address.host, address.port)
+        })
     }
 
     pub(crate) fn set_endpoints(&self, endpoints: Endpoints) {

@@ -24,7 +24,7 @@ pub use self::{
     connector::Connector,
     error::Error,
     state::{
-        Backoff, ConnectedClient, DEFAULT_RETRY_MAX_TIMES, GroupConfig, InFlight, StoredMessage,
-        Timestamp, TopicType, UnknownTopicType, dead_letter_topic,
+        Backoff, ConnectedClient, DEFAULT_RETRY_MAX_TIMES, GroupConfig, HalfMessage, InFlight,
+        StoredMessage, Timestamp, TopicType, UnknownTopicType, dead_letter_topic,
     },
 };

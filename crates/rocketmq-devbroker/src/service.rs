@@ -15,7 +15,10 @@ use self::{
     convert::{duration, name, ok, queue, send_answer},
     request::Context,
 };
-use crate::{core::Core, state::Refusal};
+use crate::{
+    core::Core,
+    state::{End, Refusal},
+};
 
 pub(crate) use self::request::Peer;
 
@@ -249,11 +252,20 @@ impl MessagingService for Service {
         &self,
         request: Request<v2::EndTransactionRequest>,
     ) -> Reply<v2::EndTransactionResponse> {
-        let none = || {
-            let message = "cannot found transaction data";
-            Err(Refusal::new(v2::Code::InternalServerError, message))
+        let cx = Context::of(&request)?;
+        let request = request.into_inner();
+        let topic = name(request.topic.as_ref());
+        let end = End {
+            topic: &topic,
+            transaction_id: &request.transaction_id,
+            resolution: request.resolution(),
+            source: request.source(),
         };
-        let (status, ()) = parts(Context::of(&request)?.client().and_then(|_| none()));
+        let result = cx.client().and_then(|_| {
+            self.core
+                .with(|state, now| state.end_transaction(now, &end))
+        });
+        let (status, ()) = parts(result);
         Ok(Response::new(v2::EndTransactionResponse { status }))
     }
 

@@ -1,7 +1,8 @@
 //! The broker's state machine: no I/O, no clock. Time is an argument of every operation, and
 //! [`State::next_event`] tells when something happens by itself.
 //!
-//! One file per operation: [`send`], [`receive`], [`settle`], [`delay`], [`clients`]. What they work
+//! One file per operation: [`send`], [`transaction`], [`receive`], [`settle`], [`delay`],
+//! [`clients`]. What they work
 //! on: [`topic`]s with a [`log`] per queue, [`group`]s, and a [`cursor`] per topic and group.
 
 mod clients;
@@ -25,6 +26,7 @@ mod tests;
 mod time;
 mod timers;
 mod topic;
+mod transaction;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -38,19 +40,21 @@ use self::{
     log::Place,
     timers::{Event, Timers},
     topic::Topic,
+    transaction::Transactions,
 };
 pub(crate) use self::{
-    clients::{Role, Signer, Terms},
+    clients::{Push, Role, Signer, Terms},
     faults::Faults,
     limits::{Limits, MAX_BATCH},
-    message::{Delivered, Draft},
+    message::{Delivered, Draft, Stored},
     receive::{Ask, Poll},
     refusal::Refusal,
     send::Sent,
+    transaction::{CheckTimes, End},
 };
 pub use self::{
     group::{Backoff, DEFAULT_RETRY_MAX_TIMES, GroupConfig, dead_letter_topic},
-    inspect::{ConnectedClient, InFlight, StoredMessage},
+    inspect::{ConnectedClient, HalfMessage, InFlight, StoredMessage},
     time::Timestamp,
     topic::{TopicType, UnknownTopicType},
 };
@@ -73,6 +77,7 @@ pub(crate) struct State {
     cursors: Cursors,
     timers: Timers,
     delayed: Delayed,
+    transactions: Transactions,
     clients: Clients,
     pub(crate) faults: Faults,
     /// Topics on which a waiting receive should look again.
@@ -169,6 +174,7 @@ impl State {
                 Event::Lapse(cursor, place) => self.lapse(now, cursor, place),
                 Event::Unblock(cursor, queue) => self.unblock(now, cursor, queue),
                 Event::Deliver(id) => self.deliver_delayed(now, id),
+                Event::Check(id) => self.check_half(now, id),
             }
         }
     }
@@ -181,6 +187,11 @@ impl State {
     /// Topics that have something new for consumers since the last call.
     pub(crate) fn take_ready(&mut self) -> BTreeSet<Arc<str>> {
         std::mem::take(&mut self.ready)
+    }
+
+    /// Commands for clients since the last call, oldest first.
+    pub(crate) fn take_pushes(&mut self) -> Vec<(Arc<str>, Push)> {
+        self.clients.take_pushes()
     }
 
     fn lapse(&mut self, now: Timestamp, id: CursorId, place: Place) {

@@ -35,6 +35,17 @@ impl DevBroker {
         self.core().with(|state, _| state.faults.dropped_acks += n);
     }
 
+    /// Each of the next `n` checks of a transaction is sent twice.
+    pub fn repeat_transaction_checks(&self, n: usize) {
+        self.core()
+            .with(|state, _| state.faults.repeated_checks += n);
+    }
+
+    /// Ends every telemetry stream now; connections stay.
+    pub fn drop_telemetry(&self) {
+        self.core().end_streams();
+    }
+
     /// Ends all leases of the group now: handles are out of date, messages come again.
     pub fn expire_leases(&self, group: &str) {
         self.core()

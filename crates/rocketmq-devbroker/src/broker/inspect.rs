@@ -2,7 +2,7 @@
 
 use crate::{
     DevBroker,
-    state::{ConnectedClient, InFlight, StoredMessage},
+    state::{ConnectedClient, HalfMessage, InFlight, StoredMessage},
 };
 
 impl DevBroker {
@@ -24,6 +24,12 @@ impl DevBroker {
     #[must_use]
     pub fn lag(&self, topic: &str, group: &str) -> u64 {
         self.core().with(|state, now| state.lag(now, topic, group))
+    }
+
+    /// The half messages of a topic whose transactions have not ended.
+    #[must_use]
+    pub fn half_messages(&self, topic: &str) -> Vec<HalfMessage> {
+        self.core().with(|state, _| state.half_messages(topic))
     }
 
     /// What the group has given up: the messages of `%DLQ%<group>`.

@@ -7,7 +7,7 @@ use rocketmq_proto::v2;
 
 use crate::{
     service::{BROKER_NAME, request::Context},
-    state::{Backoff, Delivered, Draft, GroupConfig, Refusal, Sent, Timestamp},
+    state::{Backoff, Delivered, Draft, GroupConfig, Refusal, Sent, Stored, Timestamp},
 };
 
 impl From<Refusal> for v2::Status {
@@ -114,6 +114,9 @@ pub(crate) fn draft(message: v2::Message, cx: &Context) -> Draft {
         trace_context: text(system.trace_context),
         priority: system.priority,
         lite_topic: text(system.lite_topic),
+        recovery_seconds: system
+            .orphaned_transaction_recovery_duration
+            .map(|recovery| recovery.seconds),
     }
 }
 
@@ -143,7 +146,27 @@ pub(crate) fn delivery(
     topic: &v2::Resource,
     store_host: &str,
 ) -> v2::Message {
-    let stored = &delivered.message;
+    let mut message = stored_message(&delivered.message, topic, store_host);
+    if let Some(system) = &mut message.system_properties {
+        system.receipt_handle = Some(delivered.handle.clone());
+        system.delivery_attempt = i32::try_from(delivered.attempt).ok();
+    }
+    message
+}
+
+/// The question what became of a transaction.
+pub(crate) fn recover(half: &Stored, store_host: &str) -> v2::RecoverOrphanedTransactionCommand {
+    let topic = v2::Resource {
+        resource_namespace: String::new(),
+        name: half.draft.topic.clone(),
+    };
+    v2::RecoverOrphanedTransactionCommand {
+        message: Some(stored_message(half, &topic, store_host)),
+        transaction_id: half.draft.id.clone(),
+    }
+}
+
+fn stored_message(stored: &Stored, topic: &v2::Resource, store_host: &str) -> v2::Message {
     let draft = &stored.draft;
     let digest = v2::Digest {
         r#type: v2::DigestType::Md5.into(),
@@ -165,11 +188,11 @@ pub(crate) fn delivery(
             store_timestamp: Some(wire_timestamp(stored.stored_at)),
             store_host: store_host.to_owned(),
             delivery_timestamp: draft.deliver_at.map(wire_timestamp),
-            receipt_handle: Some(delivered.handle.clone()),
+            receipt_handle: None,
             queue_id: i32::try_from(stored.queue).unwrap_or(i32::MAX),
             queue_offset: i64::try_from(stored.offset).ok(),
             invisible_duration: None,
-            delivery_attempt: i32::try_from(delivered.attempt).ok(),
+            delivery_attempt: Some(1),
             message_group: draft.message_group.clone(),
             trace_context: draft.trace_context.clone(),
             orphaned_transaction_recovery_duration: None,

@@ -56,10 +56,6 @@ fn ask(
     topic: &v2::Resource,
 ) -> Result<Ask, Refusal> {
     let filter = request.filter_expression.as_ref();
-    if filter.is_some_and(|filter| filter.r#type() == v2::FilterType::Sql) {
-        let message = "SQL filters are not supported by this broker yet";
-        return Err(Refusal::new(v2::Code::IllegalFilterExpression, message));
-    }
     let some = |wire: &Option<prost_types::Duration>| {
         wire.as_ref()
             .map(|wire| duration(Some(wire)).unwrap_or_default())
@@ -68,7 +64,7 @@ fn ask(
         client: cx.client()?.to_owned(),
         group: name(request.group.as_ref()),
         topic: name(Some(topic)),
-        filter: filter.map(|filter| filter.expression.clone()),
+        filter: filter.map(|filter| (filter.r#type(), filter.expression.clone())),
         batch: request.batch_size,
         invisible: some(&request.invisible_duration),
         auto_renew: request.auto_renew,
@@ -116,16 +112,11 @@ impl Deliveries {
             Err(refusal) => (refusal.into(), VecDeque::new()),
         };
         let now = core.with(|_, now| now);
-        let address = core
-            .endpoints()
-            .addresses
-            .into_iter()
-            .next()
-            .unwrap_or_default();
+        let store_host = core.store_host();
         Self {
             core,
             topic,
-            store_host: format!("{}:{}", address.host, address.port),
+            store_host,
             status: Some(status),
             messages,
             delivered_at: Some(now),

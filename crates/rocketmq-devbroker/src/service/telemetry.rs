@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use rocketmq_proto::v2::{self, settings::PubSub, telemetry_command::Command};
+use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use crate::{
     core::Core,
     service::{
         ReplyStream,
-        convert::{name, ok, producer_retry_policy, retry_policy, wire_duration},
+        convert::{name, ok, producer_retry_policy, recover, retry_policy, wire_duration},
         request::Context,
     },
-    state::{MAX_BATCH, Refusal, Role, Signer, Terms},
+    state::{MAX_BATCH, Push, Refusal, Role, Signer, Terms},
 };
 
 /// What the server says about lite topics, which this broker does not have.
@@ -39,10 +40,12 @@ pub(crate) async fn run(
             return Ok(Box::pin(stream::iter([Ok(only)])));
         }
     };
+    let pushes = core.subscribe(&client);
     let mut session = Session {
         core,
         client,
         signer,
+        pushes: Some(pushes),
         registered: false,
     };
     let first = loop {
@@ -57,9 +60,12 @@ pub(crate) async fn run(
         (session, inbound),
         |(mut session, mut inbound)| async move {
             loop {
-                let answer = match inbound.message().await {
-                    Ok(Some(command)) => session.answer(command).transpose(),
-                    Ok(None) | Err(_) => return None,
+                let answer = tokio::select! {
+                    command = inbound.message() => match command {
+                        Ok(Some(command)) => session.answer(command).transpose(),
+                        Ok(None) | Err(_) => return None,
+                    },
+                    push = session.push() => Some(Ok(push?)),
                 };
                 if let Some(reply) = answer {
                     return Some((reply, (session, inbound)));
@@ -67,10 +73,7 @@ pub(crate) async fn run(
             }
         },
     );
-    Ok(Box::pin(futures_util::StreamExt::chain(
-        stream::iter([Ok(first)]),
-        rest,
-    )))
+    Ok(Box::pin(stream::iter([Ok(first)]).chain(rest)))
 }
 
 /// One client's stream. Dropped, it tells the state machine.
@@ -78,6 +81,8 @@ struct Session {
     core: Arc<Core>,
     client: String,
     signer: Signer,
+    /// Commands that nobody asked for.
+    pushes: Option<mpsc::Receiver<Push>>,
     registered: bool,
 }
 
@@ -116,8 +121,26 @@ impl Session {
     }
 }
 
+impl Session {
+    /// The next command that nobody asked for; none when the stream is to end.
+    async fn push(&mut self) -> Option<v2::TelemetryCommand> {
+        let push = self.pushes.as_mut()?.recv().await?;
+        let command = match push {
+            Push::RecoverTransaction(half) => {
+                Command::RecoverOrphanedTransactionCommand(recover(&half, &self.core.store_host()))
+            }
+        };
+        Some(v2::TelemetryCommand {
+            status: None,
+            command: Some(command),
+        })
+    }
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
+        self.pushes = None;
+        self.core.unsubscribe(&self.client);
         if self.registered {
             self.core
                 .with(|state, now| state.stream_ended(now, &self.client));

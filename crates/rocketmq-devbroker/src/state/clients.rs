@@ -1,6 +1,10 @@
 //! Who is connected, and what the broker tells them.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use rocketmq_proto::v2::{ClientType, Code};
 
@@ -8,6 +12,7 @@ use crate::state::{
     State, Timestamp,
     group::GroupConfig,
     limits::{check_group, check_topic},
+    message::Stored,
     refusal::Refusal,
 };
 
@@ -50,6 +55,13 @@ pub(crate) enum Terms {
     },
 }
 
+/// What the broker tells a client without being asked.
+#[derive(Clone, Debug)]
+pub(crate) enum Push {
+    /// What became of this transaction?
+    RecoverTransaction(Arc<Stored>),
+}
+
 /// A client that has sent settings.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
@@ -66,6 +78,10 @@ pub(crate) struct Client {
 #[derive(Debug, Default)]
 pub(crate) struct Clients {
     all: HashMap<Arc<str>, Client>,
+    /// Commands that are not on their way yet.
+    pushes: VecDeque<(Arc<str>, Push)>,
+    /// Whose turn it is among the producers of a topic.
+    turn: usize,
 }
 
 impl Clients {
@@ -81,6 +97,32 @@ impl Clients {
 
     pub(crate) fn connected(&self) -> impl Iterator<Item = &Client> {
         self.all.values().filter(|client| client.left_at.is_none())
+    }
+
+    /// The next of the producers that have named the topic in their settings, in turn.
+    pub(crate) fn next_producer(&mut self, topic: &str) -> Option<Arc<str>> {
+        let publishes = |client: &&Client| match &client.role {
+            Role::Producer { topics } => topics.iter().any(|t| t == topic),
+            Role::Consumer { .. } => false,
+        };
+        let mut producers: Vec<&Arc<str>> = self
+            .connected()
+            .filter(publishes)
+            .map(|client| &client.name)
+            .collect();
+        producers.sort();
+        let chosen = producers.get(self.turn % producers.len().max(1));
+        let chosen = chosen.map(|name| Arc::clone(name));
+        self.turn = self.turn.wrapping_add(1);
+        chosen
+    }
+
+    pub(crate) fn push(&mut self, client: Arc<str>, push: Push) {
+        self.pushes.push_back((client, push));
+    }
+
+    pub(crate) fn take_pushes(&mut self) -> Vec<(Arc<str>, Push)> {
+        self.pushes.drain(..).collect()
     }
 
     fn forget_absent(&mut self, now: Timestamp) {
@@ -181,6 +223,7 @@ impl State {
     /// Every client is gone: the broker's serving side went away.
     pub(crate) fn forget_clients(&mut self) {
         self.clients.all.clear();
+        self.transactions.forget_tickets();
     }
 
     fn known_client(&self, client: &str) -> Result<&Client, Refusal> {

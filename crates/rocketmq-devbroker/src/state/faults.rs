@@ -11,6 +11,7 @@ pub(crate) struct Faults {
     pub(crate) sends_after_storing: VecDeque<Code>,
     pub(crate) ack_requests: VecDeque<Code>,
     pub(crate) dropped_acks: usize,
+    pub(crate) repeated_checks: usize,
 }
 
 impl Faults {
@@ -24,6 +25,13 @@ impl Faults {
 
     pub(crate) fn fail_ack(&mut self) -> Option<Code> {
         self.ack_requests.pop_front()
+    }
+
+    /// How often the next check of a transaction is repeated.
+    pub(crate) fn repeat_check(&mut self) -> usize {
+        let repeat = self.repeated_checks.min(1);
+        self.repeated_checks -= repeat;
+        repeat
     }
 
     pub(crate) fn drop_ack(&mut self) -> bool {

@@ -1,18 +1,39 @@
 //! Which messages a consumer wants.
 
-use rocketmq_proto::v2::Code;
+mod sql;
 
-use crate::state::{message::Stored, refusal::Refusal};
+use std::sync::Arc;
 
-/// A filter by tag.
-#[derive(Clone, Debug, PartialEq, Eq)]
+use rocketmq_proto::v2::{Code, FilterType};
+
+use crate::state::{filter::sql::Sql, message::Stored, refusal::Refusal};
+
+/// A filter by tag or by properties.
+#[derive(Clone, Debug)]
 pub(crate) enum Filter {
     All,
     /// The message's tag is one of these.
     Tags(Vec<String>),
+    Sql(Arc<Sql>),
 }
 
 impl Filter {
+    /// Reads an expression of the given type.
+    pub(crate) fn parse(kind: FilterType, expression: &str) -> Result<Self, Refusal> {
+        match kind {
+            FilterType::Sql => Self::sql(expression),
+            FilterType::Tag | FilterType::Unspecified => Self::tags(expression),
+        }
+    }
+
+    fn sql(expression: &str) -> Result<Self, Refusal> {
+        let parsed = Sql::parse(expression).map_err(|error| {
+            let message = format!("parse the consumer's subscription failed: {error}");
+            Refusal::new(Code::InternalServerError, message)
+        })?;
+        Ok(Self::Sql(Arc::new(parsed)))
+    }
+
     /// Reads `*`, `a` or `a || b`.
     pub(crate) fn tags(expression: &str) -> Result<Self, Refusal> {
         let expression = expression.trim();
@@ -33,13 +54,20 @@ impl Filter {
     }
 
     pub(crate) fn wants(&self, message: &Stored) -> bool {
+        let draft = &message.draft;
         match self {
             Self::All => true,
-            Self::Tags(tags) => message
-                .draft
+            Self::Tags(tags) => draft
                 .tag
                 .as_ref()
                 .is_some_and(|tag| tags.iter().any(|t| t == tag)),
+            Self::Sql(sql) => sql.matches(&|name| match name {
+                TAGS => draft.tag.as_deref(),
+                name => draft.properties.get(name).map(String::as_str),
+            }),
         }
     }
 }
+
+/// How an expression names the tag.
+const TAGS: &str = "TAGS";

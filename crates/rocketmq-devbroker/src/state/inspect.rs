@@ -72,6 +72,20 @@ pub struct ConnectedClient {
     pub session_token: Option<String>,
 }
 
+/// A half message whose transaction has not ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HalfMessage {
+    /// The id that the producer chose; it is the transaction's id, too.
+    pub id: String,
+    /// The topic that it will be in once it is committed.
+    pub topic: String,
+    /// When the broker took it.
+    pub prepared_at: Timestamp,
+    /// How often it was due for a check, whether or not a producer was there to be asked.
+    pub checks: u32,
+}
+
 impl StoredMessage {
     fn of(message: &Stored) -> Self {
         let draft = &message.draft;
@@ -103,6 +117,21 @@ impl State {
 
     pub(crate) fn dead_letters(&self, group: &str) -> Vec<StoredMessage> {
         self.messages(&dead_letter_topic(group))
+    }
+
+    pub(crate) fn half_messages(&self, topic: &str) -> Vec<HalfMessage> {
+        let of_topic = self
+            .transactions
+            .pending()
+            .filter(|half| half.draft.topic == topic);
+        of_topic
+            .map(|half| HalfMessage {
+                id: half.draft.id.clone(),
+                topic: half.draft.topic.clone(),
+                prepared_at: half.prepared_at,
+                checks: half.checks,
+            })
+            .collect()
     }
 
     pub(crate) fn in_flight(&self, now: Timestamp, group: &str) -> Vec<InFlight> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rocketmq_proto::v2::Code;
 
-use crate::state::{Timestamp, message::Draft, refusal::Refusal};
+use crate::state::{Timestamp, message::Draft, refusal::Refusal, transaction::CheckTimes};
 
 /// Largest number of messages in one receive.
 pub(crate) const MAX_BATCH: usize = 32;
@@ -15,6 +15,8 @@ const MAX_PROPERTIES_BYTES: usize = 16 << 10;
 /// A message group must be shorter than this.
 const MESSAGE_GROUP_BYTES: usize = 64;
 const MAX_DELAY: Duration = Duration::from_secs(24 * 3600);
+/// The longest time that a transaction may ask to be left alone.
+const MAX_RECOVERY_SECONDS: i64 = 3600;
 const MAX_INVISIBLE: Duration = Duration::from_secs(12 * 3600);
 
 /// What the builder may set; the rest is fixed as in the real server.
@@ -27,6 +29,7 @@ pub(crate) struct Limits {
     /// Messages that a queue keeps although every group has settled them.
     pub(crate) retained_messages: usize,
     pub(crate) max_stored_bytes: usize,
+    pub(crate) checks: CheckTimes,
 }
 
 impl Default for Limits {
@@ -38,6 +41,7 @@ impl Default for Limits {
             max_long_poll: Duration::from_secs(20),
             retained_messages: 10_000,
             max_stored_bytes: 1 << 30,
+            checks: CheckTimes::default(),
         }
     }
 }
@@ -70,7 +74,7 @@ impl Limits {
             let message = format!("the max delay time of message is too large, max is {max}");
             return Err(Refusal::new(Code::IllegalDeliveryTime, message));
         }
-        Ok(())
+        check_recovery(draft)
     }
 
     pub(crate) fn check_receive_invisible(&self, invisible: Duration) -> Result<(), Refusal> {
@@ -246,6 +250,20 @@ fn check_message_group(draft: &Draft) -> Result<(), Refusal> {
     }
     if has_control(group) {
         return illegal("message group cannot contain control character".to_owned());
+    }
+    Ok(())
+}
+
+fn check_recovery(draft: &Draft) -> Result<(), Refusal> {
+    if draft
+        .recovery_seconds
+        .is_some_and(|seconds| seconds > MAX_RECOVERY_SECONDS)
+    {
+        let message = format!(
+            "the max transaction recovery time of message is too large, max is \
+             {MAX_RECOVERY_SECONDS}"
+        );
+        return Err(Refusal::new(Code::BadRequest, message));
     }
     Ok(())
 }

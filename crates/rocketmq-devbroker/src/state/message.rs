@@ -27,6 +27,8 @@ pub(crate) struct Draft {
     pub(crate) trace_context: Option<String>,
     pub(crate) priority: Option<i32>,
     pub(crate) lite_topic: Option<String>,
+    /// Before the first check of a transaction; negative stands for the server's own time.
+    pub(crate) recovery_seconds: Option<i64>,
 }
 
 /// A message in a queue.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use rocketmq_proto::v2::Code;
+use rocketmq_proto::v2::{Code, FilterType};
 
 use crate::state::{
     State, Timestamp,
@@ -20,8 +20,8 @@ pub(crate) struct Ask {
     pub(crate) client: String,
     pub(crate) group: String,
     pub(crate) topic: String,
-    /// A tag expression; absent means everything.
-    pub(crate) filter: Option<String>,
+    /// An expression of tags or properties; absent means everything.
+    pub(crate) filter: Option<(FilterType, String)>,
     pub(crate) batch: i32,
     pub(crate) invisible: Option<Duration>,
     pub(crate) auto_renew: bool,
@@ -68,8 +68,8 @@ impl State {
         };
         let filter = ask
             .filter
-            .as_deref()
-            .map_or(Ok(Filter::All), Filter::tags)?;
+            .as_ref()
+            .map_or(Ok(Filter::All), |(kind, text)| Filter::parse(*kind, text))?;
         let batch = usize::try_from(ask.batch).map_err(|_| {
             let message = format!("illegal capacity: {}", ask.batch);
             Refusal::new(Code::InternalServerError, message)

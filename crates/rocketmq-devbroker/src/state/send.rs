@@ -68,6 +68,10 @@ impl State {
             offset: 0,
             recall_handle: String::new(),
         };
+        if draft.kind() == MessageType::Transaction {
+            sent.offset = self.prepare(now, draft);
+            return sent;
+        }
         match draft.deliver_at {
             Some(at) if at > now => sent.recall_handle = self.delay(draft, at),
             _ => sent.offset = self.append(draft, now, None),
@@ -111,9 +115,9 @@ impl State {
         let kind = topic.kind;
         match kinds().find(|actual| !kind.accepts().contains(actual)) {
             Some(actual) => Err(conflict(&kind.to_string(), actual)),
-            None if kinds().any(|kind| kind == MessageType::Transaction) => {
-                let message = "transactions are not supported by this broker yet";
-                Err(Refusal::new(Code::NotImplemented, message))
+            None if drafts.len() > 1 && kinds().any(|kind| kind == MessageType::Transaction) => {
+                let message = "the message is illegal: a transaction has one message";
+                Err(Refusal::new(Code::InternalServerError, message))
             }
             None => Ok(()),
         }

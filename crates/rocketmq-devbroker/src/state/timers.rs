@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::state::{Timestamp, cursor::CursorId, delay::DelayId, log::Place};
+use crate::state::{Timestamp, cursor::CursorId, delay::DelayId, log::Place, transaction::HalfId};
 
 /// Something that is due at a moment.
 #[derive(Clone, Debug)]
@@ -13,13 +13,16 @@ pub(crate) enum Event {
     Unblock(CursorId, u32),
     /// A delayed message is due.
     Deliver(DelayId),
+    /// A half message is due for a check.
+    Check(HalfId),
 }
 
 /// Names one entry, so that it can be taken back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TimerKey(Timestamp, u64);
 
-/// The events to come. Holds at most one per lease, ordered queue and delayed message.
+/// The events to come. Holds at most one per lease, ordered queue, delayed message and half
+/// message.
 #[derive(Debug, Default)]
 pub(crate) struct Timers {
     events: BTreeMap<TimerKey, Event>,

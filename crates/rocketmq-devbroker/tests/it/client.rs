@@ -171,6 +171,12 @@ impl Client {
         Ok(settings)
     }
 
+    /// The next command on the telemetry stream; none at its end.
+    pub(crate) async fn command(&mut self) -> Option<v2::TelemetryCommand> {
+        let (_, stream) = self.telemetry.as_mut().unwrap();
+        stream.message().await.ok().flatten()
+    }
+
     pub(crate) fn leave_telemetry(&mut self) {
         self.telemetry = None;
     }

@@ -11,6 +11,7 @@ mod settle;
 mod signatures;
 #[cfg(feature = "tls")]
 mod tls;
+mod transaction;
 
 use std::time::Duration;
 

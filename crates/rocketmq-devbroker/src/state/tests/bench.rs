@@ -40,6 +40,7 @@ pub(super) fn draft(topic: &str, id: &str) -> Draft {
         trace_context: None,
         priority: None,
         lite_topic: None,
+        recovery_seconds: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a receive may ask for, and what it gets.
 
-use rocketmq_proto::v2::Code;
+use rocketmq_proto::v2::{Code, FilterType};
 
 use crate::state::{
     Ask, GroupConfig, Limits, TopicType,
@@ -82,7 +82,7 @@ fn a_tag_filter_passes_over_what_it_does_not_want() {
             .unwrap();
     }
     let ask = Ask {
-        filter: Some(" a || c ".to_owned()),
+        filter: Some((FilterType::Tag, " a || c ".to_owned())),
         ..bench.ask("a")
     };
     assert_eq!(ids(&bench.receive_as(ask).unwrap()), ["m1"]);
@@ -97,12 +97,12 @@ fn a_star_wants_everything_and_two_bars_nothing_legal() {
     let mut bench = Bench::new();
     bench.put("m");
     let ask = Ask {
-        filter: Some("||".to_owned()),
+        filter: Some((FilterType::Tag, "||".to_owned())),
         ..bench.ask("a")
     };
     assert_eq!(code(bench.receive_as(ask)), Code::IllegalFilterExpression);
     let ask = Ask {
-        filter: Some("*".to_owned()),
+        filter: Some((FilterType::Tag, "*".to_owned())),
         ..bench.ask("a")
     };
     assert_eq!(ids(&bench.receive_as(ask).unwrap()), ["m"]);
