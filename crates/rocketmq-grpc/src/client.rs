@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     Config, Connector, Consumer, ConsumerConfig, Endpoints, Error, Producer, ProducerConfig,
     connection::Connection,
+    credentials::Signer,
     identity::Identity,
     instance::Instance,
     rpc::{Rpc, Subject},
@@ -40,6 +41,7 @@ pub(crate) struct Shared {
     pub(crate) access_point: Endpoints,
     pub(crate) closed: CancellationToken,
     connector: Connector,
+    signer: Option<Arc<Signer>>,
     /// Those named by routes come and go with the cluster; one that nobody uses is dropped when
     /// routes are refreshed.
     connections: Mutex<HashMap<Endpoints, Arc<Connection>>>,
@@ -51,7 +53,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// If the endpoints are not `host:port` or a name has characters beyond ASCII.
+    /// If the endpoints are not `host:port`, a name has characters beyond ASCII, or the certificates
+    /// given to [`Config::tls`](Config) cannot be used.
     pub fn new(config: Config) -> Result<Self, Error> {
         Self::with_connector(config, Connector::tcp())
     }
@@ -63,8 +66,15 @@ impl Client {
     /// As for [`new`](Client::new).
     pub fn with_connector(config: Config, connector: Connector) -> Result<Self, Error> {
         let access_point: Endpoints = config.endpoints.parse()?;
-        Identity::new(&config.name, &config.namespace)?;
+        Identity::new(&config.name, &config.namespace, None)?;
+        #[cfg(feature = "tls")]
+        let connector = match &config.tls {
+            Some(tls) => tls.secure(connector)?,
+            None => connector,
+        };
+        let signer = config.credentials.clone();
         let shared = Shared {
+            signer: signer.map(|it| Arc::new(Signer::new(it, config.request_timeout))),
             config,
             access_point,
             closed: CancellationToken::new(),
@@ -106,13 +116,7 @@ impl Client {
     /// If it cannot be reached, or does not answer within the request timeout.
     pub async fn ping(&self) -> Result<(), Error> {
         self.shared.check_open()?;
-        let Config {
-            name,
-            namespace,
-            request_timeout,
-            ..
-        } = &self.shared.config;
-        let identity = Arc::new(Identity::new(name, namespace)?);
+        let identity = Arc::new(self.shared.identity()?);
         let connection = self.shared.connection(&self.shared.access_point)?;
         let rpc = Rpc {
             identity,
@@ -128,7 +132,7 @@ impl Client {
             "ping",
             subject,
             request,
-            *request_timeout,
+            self.shared.config.request_timeout,
             |mut stub, rq| async move { stub.heartbeat(rq).await },
         )
         .await?;
@@ -156,6 +160,14 @@ impl Client {
 }
 
 impl Shared {
+    /// Of a new producer or consumer.
+    pub(crate) fn identity(&self) -> Result<Identity, Error> {
+        let Config {
+            name, namespace, ..
+        } = &self.config;
+        Identity::new(name, namespace, self.signer.clone())
+    }
+
     pub(crate) fn connection(&self, endpoints: &Endpoints) -> Result<Arc<Connection>, Error> {
         let mut connections = self.connections();
         if let Some(found) = connections.get(endpoints) {

@@ -1,8 +1,10 @@
 //! What a client is told before it connects.
 
-use std::time::Duration;
+use std::{fmt, sync::Arc, time::Duration};
 
-use crate::message::INVISIBLE_MIN;
+#[cfg(feature = "tls")]
+use crate::Tls;
+use crate::{CredentialsProvider, credentials::Provider, message::INVISIBLE_MIN};
 
 /// Where the servers are, and how long to wait for them.
 ///
@@ -23,10 +25,25 @@ pub struct Config {
     pub(crate) heartbeat_interval: Duration,
     pub(crate) route_refresh_interval: Duration,
     pub(crate) invisible_min: Duration,
+    pub(crate) credentials: Option<Provider>,
+    pub(crate) rewrite: Option<Rewrite>,
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Tls>,
+}
+
+/// What becomes of the addresses in routes.
+#[derive(Clone)]
+pub(crate) struct Rewrite(pub(crate) Arc<dyn Fn(&str, u16) -> (String, u16) + Send + Sync>);
+
+impl fmt::Debug for Rewrite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Rewrite")
+    }
 }
 
 impl Config {
-    /// Of a proxy, `host:port`; several addresses of one cluster are separated by `;`.
+    /// Of a proxy, `host:port`; several addresses of one cluster are separated by `;`. They are not
+    /// balanced over: the client stays with the one that it reached until that one is lost.
     pub fn new(endpoints: impl Into<String>) -> Self {
         Self {
             endpoints: endpoints.into(),
@@ -37,10 +54,17 @@ impl Config {
             heartbeat_interval: Duration::from_secs(10),
             route_refresh_interval: Duration::from_secs(30),
             invisible_min: INVISIBLE_MIN,
+            credentials: None,
+            rewrite: None,
+            #[cfg(feature = "tls")]
+            tls: None,
         }
     }
 
     /// Namespace of all topics and groups; none by default.
+    ///
+    /// The server has no namespaces beside names: topic `orders` in namespace `shop` is the topic
+    /// `shop%orders`, under which the tools create it and errors speak of it.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
@@ -83,6 +107,42 @@ impl Config {
     /// Time between refreshes of the routes in use, 30 s by default.
     pub fn route_refresh_interval(mut self, interval: Duration) -> Self {
         self.route_refresh_interval = interval;
+        self
+    }
+
+    /// Signs every request; unsigned by default. [`Credentials`](crate::Credentials) are a provider
+    /// themselves.
+    pub fn credentials(mut self, provider: impl CredentialsProvider) -> Self {
+        self.credentials = Some(Provider::new(provider));
+        self
+    }
+
+    /// Secures all connections; plaintext by default.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Replaces the addresses of brokers that routes name, for brokers behind mapped ports or under
+    /// other names than they know of themselves. The configured endpoints stay as they are.
+    ///
+    /// ```
+    /// use rocketmq_grpc::Config;
+    ///
+    /// // Port 8081 of each pod is mapped to a port of this machine.
+    /// let config = Config::new("127.0.0.1:18081").rewrite_addresses(|host, port| {
+    ///     match (host, port) {
+    ///         ("10.0.0.7", 8081) => ("127.0.0.1".to_owned(), 18081),
+    ///         (host, port) => (host.to_owned(), port),
+    ///     }
+    /// });
+    /// ```
+    pub fn rewrite_addresses(
+        mut self,
+        rewrite: impl Fn(&str, u16) -> (String, u16) + Send + Sync + 'static,
+    ) -> Self {
+        self.rewrite = Some(Rewrite(Arc::new(rewrite)));
         self
     }
 }

@@ -1,5 +1,7 @@
 //! How connections are made: over TCP, or over whatever a [`Connector`] brings.
 
+mod probe;
+
 use std::{
     error::Error as StdError,
     fmt,
@@ -25,9 +27,12 @@ use tower::{
     util::{BoxCloneSyncService, MapErr, MapResponse},
 };
 
+use self::probe::Probe;
+pub(crate) use self::probe::{Diagnosis, Fault, Security};
 use crate::endpoints::{Address, Endpoints};
 
-type BoxError = Box<dyn StdError + Send + Sync>;
+/// An error of any kind, as connectors and providers of credentials give it.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// A byte stream to a server.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -39,14 +44,16 @@ pub(crate) type BoxStream = Box<dyn Stream>;
 /// Makes byte streams to `http://host:port`; TCP by default.
 ///
 /// Any tower service from [`Uri`] to something that reads and writes will do: an in-memory broker in
-/// a test, a tunnel, a stream wrapped in TLS.
+/// a test, a tunnel, a proxy. With [`Config::tls`](crate::Config::tls), TLS is spoken over its
+/// streams.
 #[derive(Clone)]
 pub struct Connector {
     service: BoxCloneSyncService<Uri, BoxStream, BoxError>,
+    security: Security,
 }
 
 /// Tries the addresses of one [`Endpoints`] in turn and remembers the one that answered.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct Sticky {
     connector: Connector,
     endpoints: Endpoints,
@@ -55,6 +62,7 @@ pub(crate) struct Sticky {
     connect_timeout: Duration,
     /// Attempts so far.
     attempts: watch::Sender<u64>,
+    diagnosis: Diagnosis,
 }
 
 /// None of the addresses accepted a connection.
@@ -78,7 +86,23 @@ impl Connector {
         let service = MapResponse::new(service, |stream| Box::new(stream) as BoxStream);
         Self {
             service: BoxCloneSyncService::new(MapErr::new(service, Into::into)),
+            security: Security::NONE,
         }
+    }
+
+    #[cfg(feature = "tls")]
+    pub(crate) fn with_security(mut self, security: Security) -> Self {
+        self.security = security;
+        self
+    }
+
+    #[cfg(feature = "tls")]
+    pub(crate) fn into_service(self) -> BoxCloneSyncService<Uri, BoxStream, BoxError> {
+        self.service
+    }
+
+    pub(crate) fn scheme(&self) -> &'static str {
+        self.security.scheme
     }
 
     /// TCP with `TCP_NODELAY`.
@@ -113,7 +137,13 @@ impl Sticky {
             current: Arc::new(AtomicUsize::new(0)),
             connect_timeout,
             attempts: watch::Sender::new(0),
+            diagnosis: Diagnosis::default(),
         }
+    }
+
+    /// Why the last connection was of no use, if that is known.
+    pub(crate) fn diagnosis(&self) -> Option<Fault> {
+        self.diagnosis.last()
     }
 
     /// Changes when a connection is looked for: the last one takes no more requests, although its
@@ -122,7 +152,7 @@ impl Sticky {
         self.attempts.subscribe()
     }
 
-    async fn connect(self) -> Result<TokioIo<BoxStream>, Unreachable> {
+    async fn connect(self) -> Result<TokioIo<Probe>, Unreachable> {
         self.attempts.send_modify(|it| *it += 1);
         let addresses = self.endpoints.addresses();
         let first = self.current.load(Ordering::Relaxed);
@@ -132,7 +162,9 @@ impl Sticky {
             match self.connect_to(&addresses[at]).await {
                 Ok(stream) => {
                     self.current.store(at, Ordering::Relaxed);
-                    return Ok(TokioIo::new(stream));
+                    let security = self.connector.security;
+                    let probe = Probe::new(stream, security, self.diagnosis);
+                    return Ok(TokioIo::new(probe));
                 }
                 Err(error) => last = Some(error),
             }
@@ -155,7 +187,7 @@ impl Sticky {
 }
 
 impl Service<Uri> for Sticky {
-    type Response = TokioIo<BoxStream>;
+    type Response = TokioIo<Probe>;
     type Error = Unreachable;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Unreachable>> + Send>>;
 

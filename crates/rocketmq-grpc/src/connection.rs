@@ -13,7 +13,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::{
     Error,
-    connect::{Connector, Sticky},
+    connect::{Connector, Fault, Sticky},
     endpoints::Endpoints,
 };
 
@@ -36,19 +36,11 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(30);
 pub(crate) struct Connection {
     endpoints: Endpoints,
     endpoint: Endpoint,
-    connector: StickyDebug,
+    connector: Sticky,
     channel: Mutex<Channel>,
     generation: watch::Sender<u64>,
     renewed_at: Mutex<Option<Instant>>,
     isolated: AtomicBool,
-}
-
-struct StickyDebug(Sticky);
-
-impl std::fmt::Debug for StickyDebug {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Sticky")
-    }
 }
 
 impl Connection {
@@ -62,8 +54,15 @@ impl Connection {
             .first()
             .map(ToString::to_string)
             .unwrap_or_default();
+        // The channel itself speaks plaintext: TLS is the connector's business.
+        let unusable =
+            |e: &dyn std::fmt::Display| Error::config(format!("endpoints {endpoints}: {e}"));
+        let origin: http::Uri = format!("{}://{authority}", connector.scheme())
+            .parse()
+            .map_err(|e| unusable(&e))?;
         let endpoint = Endpoint::from_shared(format!("http://{authority}"))
-            .map_err(|e| Error::config(format!("endpoints {endpoints}: {e}")))?
+            .map_err(|e| unusable(&e))?
+            .origin(origin)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
@@ -74,7 +73,7 @@ impl Connection {
         Ok(Self {
             endpoints,
             endpoint,
-            connector: StickyDebug(connector),
+            connector,
             channel: Mutex::new(channel),
             generation: watch::Sender::new(0),
             renewed_at: Mutex::new(None),
@@ -101,7 +100,7 @@ impl Connection {
     /// Changes when the channel looks for another connection, as after the GOAWAY of a server that
     /// is about to go: a session has to follow.
     pub(crate) fn attempts(&self) -> watch::Receiver<u64> {
-        self.connector.0.attempts()
+        self.connector.attempts()
     }
 
     /// Gives the connection up and makes a new one on next use.
@@ -118,10 +117,15 @@ impl Connection {
         *renewed_at = Some(Instant::now());
         let channel = self
             .endpoint
-            .connect_with_connector_lazy(self.connector.0.clone());
+            .connect_with_connector_lazy(self.connector.clone());
         *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = channel;
         self.generation.send_modify(|it| *it += 1);
         true
+    }
+
+    /// Why the last connection was of no use, if that is known.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        self.connector.diagnosis()
     }
 
     /// Producers pass an isolated one by while there are others.

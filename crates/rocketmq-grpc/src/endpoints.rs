@@ -37,6 +37,17 @@ impl Endpoints {
         &self.addresses
     }
 
+    /// The same with other addresses.
+    pub(crate) fn rewritten(self, rewrite: &dyn Fn(&str, u16) -> (String, u16)) -> Self {
+        let addresses = self.addresses.into_iter().map(|it| {
+            let (host, port) = rewrite(&it.host, it.port);
+            Address { host, port }
+        });
+        Self {
+            addresses: addresses.collect(),
+        }
+    }
+
     pub(crate) fn to_proto(&self) -> pb::Endpoints {
         let scheme = match self.addresses.first().map(|a| a.host.parse::<IpAddr>()) {
             Some(Ok(IpAddr::V4(_))) => pb::AddressScheme::IPv4,

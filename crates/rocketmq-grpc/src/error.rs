@@ -1,5 +1,7 @@
 //! The one error of this crate: opaque, with questions instead of variants.
 
+mod code;
+mod hint;
 mod make;
 
 use std::{error::Error as StdError, fmt, sync::Arc};
@@ -14,7 +16,45 @@ type Source = Arc<dyn StdError + Send + Sync>;
 /// Says what failed, where, and what to do about it; cheap to clone.
 ///
 /// Display is one line about this level, `source()` has the causes. To react to a failure, ask the
-/// predicates; [`code`](Error::code) and [`request_id`](Error::request_id) are for reports.
+/// predicates; [`code`](Error::code), [`operation`](Error::operation),
+/// [`endpoint`](Error::endpoint) and [`request_id`](Error::request_id) are for reports.
+///
+/// # Status codes
+///
+/// Where the server answered with a status, this is what the predicates make of it:
+///
+/// | code | [retryable] | [may be stored] | what it is |
+/// |---|---|---|---|
+/// | 400xx BAD_REQUEST, ILLEGAL_… | | | the request can never be right |
+/// | 40013 INVALID_RECEIPT_HANDLE | | | [`is_receipt_expired`]: the message comes again |
+/// | 40014 MESSAGE_PROPERTY_CONFLICT_WITH_TYPE | | | [`is_wrong_topic_type`] |
+/// | 40015 UNRECOGNIZED_CLIENT_TYPE | yes | | the server has forgotten this client, and is told again |
+/// | 40100 UNAUTHORIZED | | | [`is_unauthorized`]: no, or unknown, credentials; or not allowed to |
+/// | 40200, 40300 | | | not paid for; FORBIDDEN: by the permission of the topic, for example |
+/// | 40402 TOPIC_NOT_FOUND | | | [`is_unknown_topic`] |
+/// | 40403 CONSUMER_GROUP_NOT_FOUND | | | [`is_unknown_group`] |
+/// | 40800 REQUEST_TIMEOUT | yes | yes | |
+/// | 413xx, 428xx, 431xx | | | too large, empty, or a condition that does not hold |
+/// | 42900 TOO_MANY_REQUESTS | yes | | [`is_throttled`]; gRPC RESOURCE_EXHAUSTED counts as this |
+/// | 42901, 42902 | | | a quota of lite topics is used up |
+/// | 500xx INTERNAL_…, HA_NOT_AVAILABLE | yes | yes | also "busy", when broker and proxy are one process |
+/// | 50100 NOT_IMPLEMENTED, 505xx UNSUPPORTED | | | gRPC UNIMPLEMENTED counts as the first |
+/// | 504xx PROXY_TIMEOUT, …_PERSISTENCE_TIMEOUT | yes | yes | |
+/// | unknown, 5xxxx | yes | yes | |
+/// | unknown, others | | | |
+///
+/// Without a status: a lost connection and a passed deadline are retryable and may be stored; a
+/// server that was not reached is retryable and nothing is stored; what was refused before it was
+/// sent is neither.
+///
+/// [retryable]: Error::is_retryable
+/// [may be stored]: Error::may_be_stored
+/// [`is_receipt_expired`]: Error::is_receipt_expired
+/// [`is_wrong_topic_type`]: Error::is_wrong_topic_type
+/// [`is_unauthorized`]: Error::is_unauthorized
+/// [`is_unknown_topic`]: Error::is_unknown_topic
+/// [`is_unknown_group`]: Error::is_unknown_group
+/// [`is_throttled`]: Error::is_throttled
 #[derive(Clone)]
 pub struct Error {
     inner: Arc<Inner>,
@@ -36,6 +76,10 @@ enum Kind {
     Invalid,
     /// No connection, so the request did not leave.
     Unreachable,
+    /// What is configured here and there does not go together: TLS, certificates, ports.
+    Incompatible,
+    /// The provider of credentials has none.
+    Credentials,
     /// No broker of the topic takes or gives messages now.
     NoQueue,
     /// The connection was lost with the request under way.
@@ -71,21 +115,15 @@ impl Error {
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         match self.inner.kind {
-            Kind::Unreachable | Kind::NoQueue | Kind::Disconnected | Kind::Timeout => true,
-            Kind::Code(code) => match Code::try_from(code) {
-                Ok(Code::RequestTimeout | Code::TooManyRequests | Code::UnrecognizedClientType) => {
-                    true
-                }
-                Ok(
-                    Code::NotImplemented
-                    | Code::Unsupported
-                    | Code::VersionUnsupported
-                    | Code::VerifyFifoMessageUnsupported,
-                ) => false,
-                Ok(_) | Err(_) => (50_000..60_000).contains(&code),
-            },
+            Kind::Unreachable
+            | Kind::Credentials
+            | Kind::NoQueue
+            | Kind::Disconnected
+            | Kind::Timeout => true,
+            Kind::Code(code) => code::is_retryable(code),
             Kind::Config
             | Kind::Invalid
+            | Kind::Incompatible
             | Kind::Protocol
             | Kind::Rejected
             | Kind::UnknownGroup
@@ -103,11 +141,7 @@ impl Error {
         self.inner.maybe_stored
             || match self.inner.kind {
                 Kind::Disconnected | Kind::Timeout | Kind::Protocol => true,
-                Kind::Code(code) => {
-                    self.is_retryable()
-                        && code != Code::TooManyRequests as i32
-                        && code != Code::UnrecognizedClientType as i32
-                }
+                Kind::Code(code) => code::may_be_done(code),
                 _ => false,
             }
     }
@@ -140,6 +174,19 @@ impl Error {
     #[must_use]
     pub fn is_throttled(&self) -> bool {
         self.is_code(Code::TooManyRequests)
+    }
+
+    /// True if the server wants credentials, or others, or forbids this to the user that they are of.
+    #[must_use]
+    pub fn is_unauthorized(&self) -> bool {
+        self.is_code(Code::Unauthorized)
+    }
+
+    /// True if what is configured here and there does not go together: a certificate that is not
+    /// trusted, TLS on one side only, a port that speaks another protocol.
+    #[must_use]
+    pub fn is_incompatible(&self) -> bool {
+        self.inner.kind == Kind::Incompatible
     }
 
     /// True if the server could not be reached, or was lost while it worked on the request.
@@ -175,6 +222,19 @@ impl Error {
         }
     }
 
+    /// Name of that status code in the protocol, as `TOPIC_NOT_FOUND`, if it is a known one.
+    #[must_use]
+    pub fn code_name(&self) -> Option<&'static str> {
+        self.code().and_then(code::name)
+    }
+
+    /// What was asked of the server, as `send` or `ack`, if it was asked.
+    #[must_use]
+    pub fn operation(&self) -> Option<&'static str> {
+        let operation = self.inner.at.operation;
+        (!operation.is_empty()).then_some(operation)
+    }
+
     /// Id of the request, to be found in the server's logs.
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
@@ -189,32 +249,6 @@ impl Error {
 
     pub(crate) fn is_code(&self, code: Code) -> bool {
         self.inner.kind == Kind::Code(code as i32)
-    }
-
-    /// What to do about it, where there is one thing to do.
-    fn hint(&self) -> Option<String> {
-        let At { topic, group, .. } = &self.inner.at;
-        if self.is_unknown_topic() {
-            let topic = topic.as_deref().unwrap_or("<topic>");
-            return Some(format!(
-                "create it: mqadmin updateTopic -n <namesrv> -c <cluster> -t {topic} \
-                 -a +message.type=NORMAL"
-            ));
-        }
-        if self.is_unknown_group() {
-            let group = group.as_deref().unwrap_or("<group>");
-            return Some(format!(
-                "create it: mqadmin updateSubGroup -n <namesrv> -c <cluster> -g {group}"
-            ));
-        }
-        if self.is_wrong_topic_type() {
-            let topic = topic.as_deref().unwrap_or("<topic>");
-            return Some(format!(
-                "send another type of message, or create a topic of this type: mqadmin updateTopic \
-                 -n <namesrv> -c <cluster> -t {topic} -a +message.type=<NORMAL|FIFO|DELAY|TRANSACTION>"
-            ));
-        }
-        None
     }
 }
 
@@ -327,6 +361,36 @@ mod tests {
                 .to_string()
                 .contains("updateSubGroup -n <namesrv> -c <cluster> -g g")
         );
+    }
+
+    #[test]
+    fn what_the_server_said_and_where_can_be_asked() {
+        let at = At {
+            operation: "send",
+            endpoint: Some("proxy:8081".to_owned()),
+            request_id: Some("id".to_owned()),
+            ..At::default()
+        };
+        let error = Error::status(Code::Unauthorized as i32, "no", at);
+        assert!(error.is_unauthorized() && !error.is_retryable() && !error.may_be_stored());
+        assert_eq!(
+            (
+                error.code(),
+                error.code_name(),
+                error.operation(),
+                error.endpoint(),
+                error.request_id()
+            ),
+            (
+                Some(40100),
+                Some("UNAUTHORIZED"),
+                Some("send"),
+                Some("proxy:8081"),
+                Some("id")
+            )
+        );
+        assert_eq!(Error::status(1, "", At::default()).code_name(), None);
+        assert_eq!(Error::closed("client").operation(), None);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{
     process,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -12,7 +12,7 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tonic::metadata::MetadataMap;
 
-use crate::{Error, backoff::random_u64};
+use crate::{Error, backoff::random_u64, credentials::Signer};
 
 /// Language that the server knows; it refuses names that are not on its list.
 const LANGUAGE: HeaderValue = HeaderValue::from_static("RUST");
@@ -28,7 +28,10 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-mq-request-id");
 #[derive(Debug)]
 pub(crate) struct Identity {
     client_id: String,
+    namespace: String,
     headers: HeaderMap,
+    /// `None`: requests go unsigned.
+    signer: Option<Arc<Signer>>,
     date: Mutex<Date>,
     request_prefix: u64,
     requests: AtomicU64,
@@ -42,7 +45,11 @@ struct Date {
 }
 
 impl Identity {
-    pub(crate) fn new(name: &str, namespace: &str) -> Result<Self, Error> {
+    pub(crate) fn new(
+        name: &str,
+        namespace: &str,
+        signer: Option<Arc<Signer>>,
+    ) -> Result<Self, Error> {
         static INSTANCES: AtomicU32 = AtomicU32::new(0);
         let instance = INSTANCES.fetch_add(1, Ordering::Relaxed);
         let client_id = format!(
@@ -68,7 +75,9 @@ impl Identity {
         let request_prefix = random_u64();
         Ok(Self {
             client_id,
+            namespace: namespace.to_owned(),
             headers,
+            signer,
             date,
             request_prefix,
             requests: AtomicU64::new(0),
@@ -77,6 +86,19 @@ impl Identity {
 
     pub(crate) fn client_id(&self) -> &str {
         &self.client_id
+    }
+
+    /// The name under which the server's tools know a topic or a group.
+    pub(crate) fn full_name(&self, name: &str) -> String {
+        match &*self.namespace {
+            "" => name.to_owned(),
+            namespace => format!("{namespace}%{name}"),
+        }
+    }
+
+    /// Who signs the requests, if they are signed.
+    pub(crate) fn signer(&self) -> Option<&Signer> {
+        self.signer.as_deref()
     }
 
     /// Unique in this process and, by its random half, elsewhere.
@@ -90,7 +112,11 @@ impl Identity {
     /// The headers of one request.
     pub(crate) fn metadata(&self, id: RequestId) -> MetadataMap {
         let mut headers = self.headers.clone();
-        headers.insert(DATE_TIME, self.date(SystemTime::now()));
+        let date = self.date(SystemTime::now());
+        if let Some(signer) = &self.signer {
+            signer.sign(&date, &mut headers);
+        }
+        headers.insert(DATE_TIME, date);
         if let Ok(id) = HeaderValue::try_from(id.to_string()) {
             headers.insert(REQUEST_ID, id);
         }
@@ -178,7 +204,7 @@ mod tests {
 
     #[test]
     fn every_request_carries_the_headers_of_the_protocol() {
-        let identity = Identity::new("test", "ns").unwrap();
+        let identity = Identity::new("test", "ns", None).unwrap();
         let metadata = identity.metadata(identity.next_request_id());
         let get = |name: &str| metadata.get(name).unwrap().to_str().unwrap().to_owned();
         assert_eq!(get("x-mq-language"), "RUST");
@@ -197,10 +223,12 @@ mod tests {
     #[test]
     fn two_identities_differ_and_odd_names_are_refused() {
         let (a, b) = (
-            Identity::new("x", "").unwrap(),
-            Identity::new("x", "").unwrap(),
+            Identity::new("x", "", None).unwrap(),
+            Identity::new("x", "", None).unwrap(),
         );
         assert_ne!(a.client_id(), b.client_id());
-        assert!(Identity::new("x\n", "").is_err() && Identity::new("x", "\u{1}").is_err());
+        assert!(
+            Identity::new("x\n", "", None).is_err() && Identity::new("x", "\u{1}", None).is_err()
+        );
     }
 }

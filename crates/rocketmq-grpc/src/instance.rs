@@ -85,7 +85,7 @@ struct Kept {
 impl Instance {
     pub(crate) fn start(shared: &Arc<Shared>, role: Role) -> Result<Arc<Self>, Error> {
         shared.check_open()?;
-        let identity = Identity::new(&shared.config.name, &shared.config.namespace)?;
+        let identity = shared.identity()?;
         let instance = Arc::new(Self {
             shared: shared.clone(),
             identity: Arc::new(identity),
@@ -202,8 +202,17 @@ impl Instance {
         self.sessions().get(endpoints).map(|it| it.session.clone())
     }
 
-    /// Sends the settings again where the server has forgotten them.
+    /// Sends the settings again where the server has forgotten them, and looks for other credentials
+    /// if it refuses ours.
     pub(crate) fn react(&self, endpoints: &Endpoints, error: &Error) {
+        if error.is_unauthorized() && self.identity.signer().is_some() {
+            let (identity, refused_at) = (self.identity.clone(), Instant::now());
+            self.tasks.spawn(async move {
+                if let Some(signer) = identity.signer() {
+                    signer.refresh(refused_at).await;
+                }
+            });
+        }
         if error.is_code(pb::Code::UnrecognizedClientType)
             && let Some(session) = self.session(endpoints)
         {
@@ -356,7 +365,11 @@ impl Instance {
                 |mut stub, rq| async move { stub.query_route(rq).await },
             )
             .await?;
-        Ok(Route::from_proto(answer.message_queues))
+        let route = Route::from_proto(answer.message_queues);
+        Ok(match &self.shared.config.rewrite {
+            Some(rewrite) => route.rewritten(&*rewrite.0),
+            None => route,
+        })
     }
 
     /// Returns the version of the settings that name the topic.

@@ -7,6 +7,7 @@ mod connect;
 mod connection;
 pub mod consumer;
 mod convert;
+mod credentials;
 mod endpoints;
 mod error;
 mod filter;
@@ -20,13 +21,18 @@ mod route;
 mod rpc;
 mod session;
 mod settings;
+#[cfg(feature = "tls")]
+mod tls;
 
+#[cfg(feature = "tls")]
+pub use self::tls::Tls;
 pub use self::{
     backoff::RetryDelays,
     client::Client,
     config::Config,
-    connect::Connector,
+    connect::{BoxError, Connector},
     consumer::{Consumer, ConsumerConfig, ConsumerStats},
+    credentials::{Credentials, CredentialsProvider},
     endpoints::Endpoints,
     error::{Error, Result},
     filter::Filter,

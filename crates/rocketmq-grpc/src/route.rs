@@ -36,6 +36,15 @@ impl Route {
         }
     }
 
+    /// The same with other addresses of the brokers.
+    pub(crate) fn rewritten(mut self, rewrite: &dyn Fn(&str, u16) -> (String, u16)) -> Self {
+        for queue in &mut self.queues {
+            let broker = &mut queue.broker;
+            broker.endpoints = broker.endpoints.clone().rewritten(rewrite);
+        }
+        self
+    }
+
     /// Each of the brokers once, in the order of the route.
     pub(crate) fn endpoints(&self) -> Vec<&Endpoints> {
         unique(self.queues.iter().map(|it| &it.broker.endpoints))

@@ -3,6 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use rocketmq_proto::v2::{self as pb, Code, messaging_service_client::MessagingServiceClient};
+use tokio::time::Instant;
 use tonic::{Request, Response, transport::Channel};
 
 use crate::{
@@ -87,6 +88,39 @@ impl Rpc {
         subject: Subject<'_>,
         message: Q,
         timeout: Duration,
+        call: impl Fn(Stub, Request<Q>) -> F,
+    ) -> Result<(A, RequestId), Error>
+    where
+        Q: Clone,
+        A: Answer,
+        F: Future<Output = Result<Response<A>, tonic::Status>>,
+    {
+        let Some(signer) = self.identity.signer() else {
+            return self.ask(operation, subject, message, timeout, call).await;
+        };
+        signer.prepare().await?;
+        let sent_at = Instant::now();
+        let answer = self
+            .ask(operation, subject, message.clone(), timeout, &call)
+            .await;
+        let unauthorized = match &answer {
+            Ok((answer, _)) => answer
+                .status()
+                .is_some_and(|it| it.code == Code::Unauthorized as i32),
+            Err(error) => error.is_unauthorized(),
+        };
+        if unauthorized && signer.refresh(sent_at).await {
+            return self.ask(operation, subject, message, timeout, call).await;
+        }
+        answer
+    }
+
+    async fn ask<Q, A, F>(
+        &self,
+        operation: &'static str,
+        subject: Subject<'_>,
+        message: Q,
+        timeout: Duration,
         call: impl FnOnce(Stub, Request<Q>) -> F,
     ) -> Result<(A, RequestId), Error>
     where
@@ -96,9 +130,14 @@ impl Rpc {
         // tonic's own timer ends with the headers of the answer, this one with its last byte.
         match tokio::time::timeout(timeout, call(self.stub(), request)).await {
             Ok(Ok(answer)) => Ok((answer.into_inner(), id)),
-            Ok(Err(status)) => Err(Error::grpc(status, self.at(operation, subject, id))),
+            Ok(Err(status)) => Err(self.failed(status, self.at(operation, subject, id))),
             Err(_) => Err(Error::timeout(self.at(operation, subject, id), timeout)),
         }
+    }
+
+    /// The error of a gRPC status, with what is known about the connection.
+    pub(crate) fn failed(&self, status: tonic::Status, at: At) -> Error {
+        Error::grpc(status, at).because_of(self.connection.fault())
     }
 
     /// The answer, if its status is OK.
@@ -108,9 +147,10 @@ impl Rpc {
         subject: Subject<'_>,
         message: Q,
         timeout: Duration,
-        call: impl FnOnce(Stub, Request<Q>) -> F,
+        call: impl Fn(Stub, Request<Q>) -> F,
     ) -> Result<A, Error>
     where
+        Q: Clone,
         A: Answer,
         F: Future<Output = Result<Response<A>, tonic::Status>>,
     {
@@ -124,8 +164,8 @@ impl Rpc {
     pub(crate) fn at(&self, operation: &'static str, subject: Subject<'_>, id: RequestId) -> At {
         At {
             operation,
-            topic: subject.topic.map(str::to_owned),
-            group: subject.group.map(str::to_owned),
+            topic: subject.topic.map(|it| self.identity.full_name(it)),
+            group: subject.group.map(|it| self.identity.full_name(it)),
             endpoint: Some(self.connection.endpoints().to_string()),
             request_id: Some(id.to_string()),
         }

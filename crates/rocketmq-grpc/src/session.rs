@@ -161,6 +161,12 @@ impl Session {
                 }
                 Over::Failed(error) => error,
             };
+            if error.is_unauthorized()
+                && let Some(signer) = self.rpc.identity.signer()
+                && signer.refresh(opened_at).await
+            {
+                continue;
+            }
             let backoff = if error.is_retryable() {
                 &mut away
             } else {
@@ -188,6 +194,11 @@ impl Session {
 
     /// One stream from its first command to its end.
     async fn stream(&self, instance: &Instance) -> Over {
+        if let Some(signer) = self.rpc.identity.signer()
+            && let Err(error) = signer.prepare().await
+        {
+            return Over::Failed(error);
+        }
         let mut generation = self.rpc.connection.generation();
         generation.mark_unchanged();
         let (commands, to_server) = mpsc::channel(COMMANDS_MAX);
@@ -217,7 +228,7 @@ impl Session {
             () = self.ended.cancelled() => return Over::Ended,
             opened = tokio::time::timeout_at(answer_by, stub.telemetry(request)) => match opened {
                 Ok(Ok(opened)) => opened.into_inner(),
-                Ok(Err(status)) => return Over::Failed(Error::grpc(status, at())),
+                Ok(Err(status)) => return Over::Failed(self.rpc.failed(status, at())),
                 Err(_) => return Over::Failed(Error::timeout(at(), patience)),
             },
         };
@@ -254,7 +265,7 @@ impl Session {
                         return Over::Failed(Error::grpc(
                             tonic::Status::unavailable("the server ended the stream"), at()));
                     }
-                    Err(status) => return Over::Failed(Error::grpc(status, at())),
+                    Err(status) => return Over::Failed(self.rpc.failed(status, at())),
                 },
                 () = tokio::time::sleep_until(answer_by), if !answered => {
                     return Over::Failed(Error::timeout(at(), patience));

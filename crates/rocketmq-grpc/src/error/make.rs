@@ -5,8 +5,8 @@ use std::{error::Error as StdError, fmt, sync::Arc};
 
 use rocketmq_proto::v2::Code;
 
-use super::{At, Error, Inner, Kind, Source};
-use crate::connect::Unreachable;
+use super::{At, Error, Inner, Kind, Source, code};
+use crate::connect::{BoxError, Fault, Unreachable};
 
 /// Why a connection failed, in the words of whoever noticed first. The levels in between say the
 /// same again, and a `Status` prints all of them with its own debug output.
@@ -16,6 +16,28 @@ struct RootCause(tonic::Status);
 impl Error {
     pub(crate) fn config(message: impl Into<String>) -> Self {
         Self::new(Kind::Config, message.into(), At::default(), None)
+    }
+
+    #[cfg_attr(
+        not(feature = "tls"),
+        expect(dead_code, reason = "certificates are the cause")
+    )]
+    pub(crate) fn config_because(
+        message: impl Into<String>,
+        source: impl StdError + Send + Sync + 'static,
+    ) -> Self {
+        let source: Source = Arc::new(source);
+        Self::new(Kind::Config, message.into(), At::default(), Some(source))
+    }
+
+    pub(crate) fn no_credentials(source: BoxError) -> Self {
+        let message = "the provider gave no credentials".to_owned();
+        Self::new(
+            Kind::Credentials,
+            message,
+            At::default(),
+            Some(source.into()),
+        )
     }
 
     /// `what` the queues should be: writable, readable. Brokers that are away leave the routes.
@@ -70,7 +92,7 @@ impl Error {
 
     /// From a status inside an answer.
     pub(crate) fn status(code: i32, message: &str, at: At) -> Self {
-        let name = Code::try_from(code).map_or("unknown code", |code| code.as_str_name());
+        let name = code::name(code).unwrap_or("unknown code");
         Self::new(
             Kind::Code(code),
             format!("{name} ({code}): {}", one_line(message)),
@@ -85,7 +107,11 @@ impl Error {
         let text = one_line(status.message());
         // A status with a source was made on this side, by a connection that failed.
         if status.source().is_some() {
-            let (kind, message) = if let Some(it) = cause::<Unreachable>(&status) {
+            let (kind, message) = if let Some(it) = cause::<Fault>(&status)
+                && it.lasting
+            {
+                (Kind::Incompatible, it.to_string())
+            } else if let Some(it) = cause::<Unreachable>(&status) {
                 (Kind::Unreachable, it.to_string())
             } else if cause::<tonic::TimeoutExpired>(&status).is_some() {
                 (Kind::Timeout, "the deadline passed".to_owned())
@@ -119,6 +145,24 @@ impl Error {
             ),
         };
         Self::new(kind, message, at, None)
+    }
+
+    /// The same failure of a connection, with what the connection's first bytes told.
+    pub(crate) fn because_of(self, fault: Option<Fault>) -> Self {
+        let Inner {
+            kind, at, source, ..
+        } = &*self.inner;
+        match fault {
+            Some(fault) if *kind == Kind::Disconnected => {
+                let kind = if fault.lasting {
+                    Kind::Incompatible
+                } else {
+                    Kind::Disconnected
+                };
+                Self::new(kind, fault.to_string(), at.clone(), source.clone())
+            }
+            Some(_) | None => self,
+        }
     }
 
     /// The same failure, of a message that an `earlier` attempt may have stored.

@@ -21,7 +21,7 @@ use rocketmq_proto::v2::{
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataMap};
 
 use self::producing::Producing;
 use crate::link::Link;
@@ -68,6 +68,8 @@ pub(crate) struct State {
 #[derive(Default)]
 pub(crate) struct Seen {
     pub(crate) calls: Vec<&'static str>,
+    /// Of the requests, in the order of their arrival.
+    pub(crate) headers: Vec<MetadataMap>,
     pub(crate) settings: Vec<pb::Settings>,
     pub(crate) sends: Vec<pb::Message>,
     pub(crate) sending: usize,
@@ -103,7 +105,13 @@ impl Fake {
         let served = fake.clone();
         tokio::spawn(async move {
             while let Some(connection) = incoming.recv().await {
-                let service = MessagingServiceServer::new(served.clone());
+                let watched = served.clone();
+                let watch = move |request: Request<()>| {
+                    let mut state = watched.state();
+                    state.seen.headers.push(request.metadata().clone());
+                    Ok(request)
+                };
+                let service = MessagingServiceServer::with_interceptor(served.clone(), watch);
                 let drained = served.drained.borrow().clone();
                 let one = stream::iter([connection]).chain(stream::pending());
                 let server = tonic::transport::Server::builder()

@@ -3,7 +3,7 @@
 use std::{
     io,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
@@ -30,6 +30,7 @@ pub(crate) struct Link {
     /// Refused while the others are not.
     refused_host: watch::Sender<&'static str>,
     open: Arc<AtomicUsize>,
+    hosts: Arc<Mutex<Vec<String>>>,
     to_server: mpsc::UnboundedSender<io::Result<DuplexStream>>,
 }
 
@@ -43,6 +44,7 @@ impl Link {
             refusing: Arc::default(),
             refused_host: watch::Sender::new(""),
             open: Arc::default(),
+            hosts: Arc::default(),
             to_server,
         };
         (link, incoming)
@@ -59,6 +61,11 @@ impl Link {
     /// Connections made so far.
     pub(crate) fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
+    }
+
+    /// Where those went.
+    pub(crate) fn hosts(&self) -> Vec<String> {
+        self.hosts.lock().unwrap().clone()
     }
 
     /// Connections that the client has not ended.
@@ -83,10 +90,11 @@ impl Link {
         self.cut.send_replace(CancellationToken::new()).cancel();
     }
 
-    fn connect(&self, host: &str) -> io::Result<DuplexStream> {
+    pub(crate) fn connect(&self, host: &str) -> io::Result<DuplexStream> {
         if self.refusing.load(Ordering::SeqCst) || *self.refused_host.borrow() == host {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
+        self.hosts.lock().unwrap().push(host.to_owned());
         let number = self.connections.fetch_add(1, Ordering::SeqCst);
         let (client, near) = tokio::io::duplex(BUFFER_BYTES);
         let (far, server) = tokio::io::duplex(BUFFER_BYTES);

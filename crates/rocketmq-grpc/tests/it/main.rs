@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod consumer;
+mod credentials;
 mod dev_broker;
 mod fake;
 mod fifo;
@@ -12,5 +13,8 @@ mod outage;
 mod producer;
 mod session;
 mod settlement;
+mod several;
 mod stop;
+#[cfg(feature = "tls")]
+mod tls;
 mod transaction;

@@ -1,0 +1,36 @@
+//! What to do about an error, where there is one thing to do.
+
+use super::{At, Error};
+
+impl Error {
+    pub(super) fn hint(&self) -> Option<String> {
+        let At { topic, group, .. } = &self.inner.at;
+        let topic = topic.as_deref().unwrap_or("<topic>");
+        let group = group.as_deref().unwrap_or("<group>");
+        if self.is_unknown_topic() {
+            return Some(format!(
+                "create it: mqadmin updateTopic -n <namesrv> -c <cluster> -t {topic} \
+                 -a +message.type=NORMAL"
+            ));
+        }
+        if self.is_unknown_group() {
+            return Some(format!(
+                "create it: mqadmin updateSubGroup -n <namesrv> -c <cluster> -g {group}"
+            ));
+        }
+        if self.is_wrong_topic_type() {
+            return Some(format!(
+                "send another type of message, or create a topic of this type: mqadmin updateTopic \
+                 -n <namesrv> -c <cluster> -t {topic} -a +message.type=<NORMAL|FIFO|DELAY|TRANSACTION>"
+            ));
+        }
+        if self.is_unauthorized() {
+            return Some(
+                "check the credentials (Config::credentials) and what the user may do: mqadmin \
+                 getUser, getAcl"
+                    .to_owned(),
+            );
+        }
+        None
+    }
+}
