@@ -33,7 +33,9 @@ pub struct Config {
 
 /// What becomes of the addresses in routes.
 #[derive(Clone)]
-pub(crate) struct Rewrite(pub(crate) Arc<dyn Fn(&str, u16) -> (String, u16) + Send + Sync>);
+pub(crate) struct Rewrite(pub(crate) Arc<RewriteFn>);
+
+type RewriteFn = dyn Fn(&str, u16) -> (String, u16) + Send + Sync;
 
 impl fmt::Debug for Rewrite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -63,8 +65,8 @@ impl Config {
 
     /// Namespace of all topics and groups; none by default.
     ///
-    /// The server has no namespaces beside names: topic `orders` in namespace `shop` is the topic
-    /// `shop%orders`, under which the tools create it and errors speak of it.
+    /// It goes with every request, for services that know namespaces. The Apache server takes no
+    /// notice of it (5.5.0): there, the same name in two namespaces is one topic.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self

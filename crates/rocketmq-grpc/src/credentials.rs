@@ -97,7 +97,7 @@ impl fmt::Debug for Credentials {
 }
 
 impl CredentialsProvider for Credentials {
-    async fn credentials(&self) -> Result<Credentials, BoxError> {
+    async fn credentials(&self) -> Result<Self, BoxError> {
         Ok(self.clone())
     }
 }

@@ -28,7 +28,6 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-mq-request-id");
 #[derive(Debug)]
 pub(crate) struct Identity {
     client_id: String,
-    namespace: String,
     headers: HeaderMap,
     /// `None`: requests go unsigned.
     signer: Option<Arc<Signer>>,
@@ -75,7 +74,6 @@ impl Identity {
         let request_prefix = random_u64();
         Ok(Self {
             client_id,
-            namespace: namespace.to_owned(),
             headers,
             signer,
             date,
@@ -86,14 +84,6 @@ impl Identity {
 
     pub(crate) fn client_id(&self) -> &str {
         &self.client_id
-    }
-
-    /// The name under which the server's tools know a topic or a group.
-    pub(crate) fn full_name(&self, name: &str) -> String {
-        match &*self.namespace {
-            "" => name.to_owned(),
-            namespace => format!("{namespace}%{name}"),
-        }
     }
 
     /// Who signs the requests, if they are signed.

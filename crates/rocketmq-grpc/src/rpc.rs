@@ -164,8 +164,8 @@ impl Rpc {
     pub(crate) fn at(&self, operation: &'static str, subject: Subject<'_>, id: RequestId) -> At {
         At {
             operation,
-            topic: subject.topic.map(|it| self.identity.full_name(it)),
-            group: subject.group.map(|it| self.identity.full_name(it)),
+            topic: subject.topic.map(str::to_owned),
+            group: subject.group.map(str::to_owned),
             endpoint: Some(self.connection.endpoints().to_string()),
             request_id: Some(id.to_string()),
         }

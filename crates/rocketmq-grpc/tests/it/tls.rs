@@ -41,7 +41,7 @@ impl Ca {
         }
     }
 
-    fn sign(&self, params: CertificateParams) -> Signed {
+    fn sign(&self, params: &CertificateParams) -> Signed {
         let key = KeyPair::generate().unwrap();
         Signed {
             certificate: params.signed_by(&key, &self.issuer).unwrap().pem(),
@@ -50,7 +50,7 @@ impl Ca {
     }
 
     fn server(&self) -> ServerConfig {
-        server(&self.sign(params(NAME)), None)
+        server(&self.sign(&params(NAME)), None)
     }
 }
 
@@ -162,7 +162,7 @@ async fn a_certificate_out_of_its_time_is_refused() {
         let mut params = params(NAME);
         params.not_before = rcgen::date_time_ymd(from, 1, 1);
         params.not_after = rcgen::date_time_ymd(to, 1, 1);
-        let server = server(&ca.sign(params), None);
+        let server = server(&ca.sign(&params), None);
         let error = refusal(Tls::new().ca_pem(ca.pem.clone()), server).await;
         says(&error, text);
     }
@@ -171,7 +171,7 @@ async fn a_certificate_out_of_its_time_is_refused() {
 #[tokio::test]
 async fn a_certificate_for_another_name_is_refused_unless_it_is_the_name_asked_for() {
     let (fake, ca) = (Fake::start(), Ca::new());
-    let other = || server(&ca.sign(params("other.example")), None);
+    let other = || server(&ca.sign(&params("other.example")), None);
     let tls = Tls::new().ca_pem(ca.pem.clone());
     let error = refusal(tls.clone(), other()).await;
     says(&error, "Tls::server_name");
@@ -187,7 +187,7 @@ async fn anything_is_accepted_if_that_is_asked_for() {
     let fake = Fake::start();
     let mut params = params("other.example");
     params.not_after = rcgen::date_time_ymd(2000, 1, 1);
-    let server = server(&Ca::new().sign(params), None);
+    let server = server(&Ca::new().sign(&params), None);
     let tls = Tls::new().dangerously_accept_any_certificate();
     assert!(format!("{tls:?}").contains("ANYONE"));
     send(Fake::config().tls(tls), terminated(&fake, server))
@@ -198,14 +198,14 @@ async fn anything_is_accepted_if_that_is_asked_for() {
 #[tokio::test]
 async fn a_server_that_wants_a_client_certificate_gets_it_or_says_what_is_missing() {
     let (fake, ca) = (Fake::start(), Ca::new());
-    let server = || server(&ca.sign(params(NAME)), Some(&ca));
+    let server = || server(&ca.sign(&params(NAME)), Some(&ca));
     let tls = Tls::new().ca_pem(ca.pem.clone());
 
     let error = refusal(tls.clone(), server()).await;
     says(&error, "wants a client certificate");
     says(&error, "Tls::client_identity_pem");
 
-    let stranger = Ca::new().sign(params("client"));
+    let stranger = Ca::new().sign(&params("client"));
     let strange = tls
         .clone()
         .client_identity_pem(stranger.certificate, stranger.key.clone());
@@ -213,7 +213,7 @@ async fn a_server_that_wants_a_client_certificate_gets_it_or_says_what_is_missin
     let error = refusal(strange, server()).await;
     says(&error, "refuses this client's certificate");
 
-    let known = ca.sign(params("client"));
+    let known = ca.sign(&params("client"));
     let tls = tls.client_identity_pem(known.certificate, known.key);
     send(Fake::config().tls(tls), terminated(&fake, server()))
         .await
@@ -271,7 +271,7 @@ async fn a_port_that_closes_or_speaks_http_1_says_so() {
 #[test]
 fn what_is_no_certificate_is_refused_before_anything_is_connected_to() {
     let ca = Ca::new();
-    let (one, other) = (ca.sign(params("one")), ca.sign(params("other")));
+    let (one, other) = (ca.sign(&params("one")), ca.sign(&params("other")));
     let broken = one.certificate.replace("MII", "!!!");
     for (tls, text) in [
         (Tls::new().ca_pem("x"), "has no certificate"),

@@ -128,9 +128,12 @@ impl Seen {
     }
 }
 
+pub(crate) fn endpoints() -> String {
+    env::var("ROCKETMQ_ENDPOINTS").unwrap_or_else(|_| "127.0.0.1:8081".to_owned())
+}
+
 pub(crate) fn client() -> Client {
-    let endpoints = env::var("ROCKETMQ_ENDPOINTS").unwrap_or_else(|_| "127.0.0.1:8081".to_owned());
-    Client::new(Config::new(endpoints).name("rocketmq-grpc-test")).unwrap()
+    Client::new(Config::new(endpoints()).name("rocketmq-grpc-test")).unwrap()
 }
 
 pub(crate) fn in_seconds(seconds: u64) -> Instant {
