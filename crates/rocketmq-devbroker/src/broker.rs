@@ -16,6 +16,7 @@ use crate::{
     core::{Core, lock},
     serving::{Access, Serving},
     state::{DEFAULT_QUEUES, GroupConfig, State, TopicType},
+    store::Store,
 };
 
 /// What routes of a broker without a socket point at: a name that resolves nowhere, so that whoever
@@ -107,7 +108,7 @@ impl DevBroker {
     /// connects. The runtime of the first connection then keeps the broker's time.
     #[must_use]
     pub fn in_memory() -> Self {
-        Self::new(State::default(), None, Access::default())
+        Self::new(State::default(), None, Access::default(), None)
     }
 
     /// Declares a broker: strictness, topics, groups, a socket.
@@ -116,9 +117,14 @@ impl DevBroker {
         Builder::default()
     }
 
-    pub(crate) fn new(state: State, advertise: Option<(String, u16)>, access: Access) -> Self {
+    pub(crate) fn new(
+        state: State,
+        advertise: Option<(String, u16)>,
+        access: Access,
+        store: Option<Store>,
+    ) -> Self {
         let (host, port) = advertise.unwrap_or((IN_MEMORY_HOST.to_owned(), IN_MEMORY_PORT));
-        let core = Arc::new(Core::new(state, endpoints(host, port), access));
+        let core = Arc::new(Core::new(state, endpoints(host, port), access, store));
         Self {
             inner: Arc::new(Inner {
                 core,
@@ -199,10 +205,11 @@ impl DevBroker {
         Ok(())
     }
 
-    /// Stops for good. Ends as soon as every connection is cut; other handles see a stopped
-    /// broker.
+    /// Stops for good. Ends as soon as every connection is cut and the data folder, if there is
+    /// one, is written and free; other handles see a stopped broker.
     pub async fn shutdown(self) {
         self.stop().await;
+        self.core().close_store().await;
     }
 
     pub(crate) async fn listen(&self, addr: SocketAddr) -> Result<(), Error> {

@@ -7,6 +7,7 @@ use crate::{
     access::Users,
     serving::Access,
     state::{CheckTimes, DEFAULT_QUEUES, GroupConfig, Limits, State, TopicType},
+    store::Store,
     tls::{Pem, Tls},
 };
 
@@ -39,6 +40,8 @@ pub struct Builder {
     limits: Limits,
     users: Users,
     tls: Option<Pem>,
+    #[cfg(feature = "persist")]
+    data_dir: Option<std::path::PathBuf>,
 }
 
 impl Builder {
@@ -110,6 +113,21 @@ impl Builder {
         self
     }
 
+    /// Keeps topics, groups, messages and what groups have done with them in this folder, made if
+    /// need be, and brings back what it holds: a send is answered once its message is on disk,
+    /// acknowledgements follow within milliseconds. What was in flight is there for another attempt
+    /// after the next start; clients and faults are forgotten.
+    ///
+    /// The folder is read before the broker starts, all of it into memory, and belongs to one
+    /// broker at a time: [`DevBroker::shutdown`] returns when it is free again. Do not use it with
+    /// a paused clock, which runs ahead while the disk is written.
+    #[cfg(feature = "persist")]
+    #[must_use]
+    pub fn data_dir(mut self, folder: impl Into<std::path::PathBuf>) -> Self {
+        self.data_dir = Some(folder.into());
+        self
+    }
+
     /// Adds a user. From the first one on every call must be signed by one of them; what is not is
     /// answered with `UNAUTHORIZED`. Everybody may do everything: there are no permissions.
     #[must_use]
@@ -171,7 +189,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// If the name of a topic or group is not allowed, or a certificate is wrong.
+    /// If the name of a topic or group is not allowed, a certificate is wrong, or the data folder
+    /// cannot be used.
     pub fn in_memory(self) -> Result<DevBroker, Error> {
         self.broker()
     }
@@ -180,8 +199,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// If the address is taken or cannot be listened on, if a name is not allowed, or if a
-    /// certificate is wrong.
+    /// If the address is taken or cannot be listened on, if a name is not allowed, if a
+    /// certificate is wrong, or if the data folder is in use, damaged, or of another version.
     pub async fn start(self) -> Result<DevBroker, Error> {
         let listen = self.listen;
         let broker = self.broker()?;
@@ -197,11 +216,19 @@ impl Builder {
             tls: self.tls.take().map(|pem| Tls::new(&pem)).transpose()?,
         };
         let advertise = self.advertise.take();
-        Ok(DevBroker::new(self.state()?, advertise, access))
+        let (state, store) = self.state()?;
+        Ok(DevBroker::new(state, advertise, access, store))
     }
 
-    fn state(self) -> Result<State, Error> {
+    fn state(self) -> Result<(State, Option<Store>), Error> {
         let mut state = State::new(self.strict, self.limits);
+        #[cfg(feature = "persist")]
+        let store = self
+            .data_dir
+            .map(|folder| Store::open(&folder, &mut state))
+            .transpose()?;
+        #[cfg(not(feature = "persist"))]
+        let store = None;
         for (name, kind, queues) in self.topics {
             state
                 .create_topic(&name, kind, queues)
@@ -212,6 +239,6 @@ impl Builder {
                 .create_group(&name, config)
                 .map_err(|refusal| Error::declaration("group", &name, refusal))?;
         }
-        Ok(state)
+        Ok((state, store))
     }
 }

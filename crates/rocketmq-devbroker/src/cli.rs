@@ -5,9 +5,10 @@ use std::{fmt, io, net::SocketAddr, path::PathBuf};
 use clap::Parser;
 use rocketmq_devbroker::{Builder, DevBroker, GroupConfig, TopicType};
 
-/// An in-memory broker that speaks the RocketMQ 5 gRPC protocol, for development and tests.
+/// A broker that speaks the RocketMQ 5 gRPC protocol, for development and tests.
 ///
-/// Topics and groups are created as they are used, unless --strict. Nothing is kept after the end.
+/// Topics and groups are created as they are used, unless --strict. Nothing is kept after the end,
+/// unless --data.
 #[derive(Debug, Parser)]
 #[command(name = "rocketmq-devbroker", version)]
 pub(crate) struct Cli {
@@ -35,6 +36,11 @@ pub(crate) struct Cli {
     /// User that may call: from the first one on every call must be signed; repeatable
     #[arg(long = "user", value_name = "ACCESS_KEY:SECRET_KEY", value_parser = user)]
     users: Vec<(String, String)>,
+
+    /// Folder that keeps everything for the next start, made if need be
+    #[cfg(feature = "persist")]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
 
     #[cfg(feature = "tls")]
     #[command(flatten)]
@@ -108,6 +114,10 @@ impl Cli {
         }
         for (access_key, secret_key) in self.users {
             builder = builder.user(access_key, secret_key);
+        }
+        #[cfg(feature = "persist")]
+        if let Some(folder) = self.data {
+            builder = builder.data_dir(folder);
         }
         #[cfg(feature = "tls")]
         let builder = self.tls.add_to(builder)?;

@@ -14,7 +14,8 @@ use tokio::{
 use crate::{
     clock::Clock,
     serving::Access,
-    state::{Push, State, Timestamp},
+    state::{Push, Refusal, State, Timestamp},
+    store::Store,
 };
 
 /// Commands that wait for a client to read them. More are dropped: checks come again.
@@ -34,6 +35,8 @@ pub(crate) struct Core {
     /// What routes point at.
     endpoints: Mutex<Endpoints>,
     access: Access,
+    /// What outlives the process.
+    store: Option<Store>,
 }
 
 #[derive(Debug)]
@@ -44,7 +47,12 @@ struct Guarded {
 }
 
 impl Core {
-    pub(crate) fn new(state: State, endpoints: Endpoints, access: Access) -> Self {
+    pub(crate) fn new(
+        state: State,
+        endpoints: Endpoints,
+        access: Access,
+        store: Option<Store>,
+    ) -> Self {
         Self {
             clock: Clock::start(),
             guarded: Mutex::new(Guarded { state, armed: None }),
@@ -53,6 +61,7 @@ impl Core {
             rescheduled: Notify::new(),
             endpoints: Mutex::new(endpoints),
             access,
+            store,
         }
     }
 
@@ -65,6 +74,11 @@ impl Core {
         let result = operation(&mut guarded.state, now);
         let ready = guarded.state.take_ready();
         let pushes = guarded.state.take_pushes();
+        let facts = guarded.state.take_facts();
+        if let Some(store) = self.store.as_ref().filter(|_| !facts.is_empty()) {
+            // Still under the lock: facts are written in the order of the operations.
+            store.push(facts);
+        }
         let next = guarded.state.next_event();
         let sooner = next.is_some_and(|next| guarded.armed.is_none_or(|armed| next < armed));
         drop(guarded);
@@ -89,6 +103,31 @@ impl Core {
             }
         }
         result
+    }
+
+    /// Whether what is sent now can be kept.
+    pub(crate) fn can_keep(&self) -> Result<(), Refusal> {
+        self.store.as_ref().map_or(Ok(()), Store::check)
+    }
+
+    /// Waits until what was done is kept for good, where the broker has a folder for it.
+    pub(crate) async fn confirm<T>(&self, done: Result<T, Refusal>) -> Result<T, Refusal> {
+        if let (Some(store), Ok(_)) = (&self.store, &done) {
+            store.durable().await?;
+        }
+        done
+    }
+
+    /// Writes the rest and gives the folder free.
+    pub(crate) async fn close_store(&self) {
+        if let Some(store) = &self.store {
+            store.close().await;
+        }
+    }
+
+    #[cfg(feature = "persist")]
+    pub(crate) fn store(&self) -> Option<&Store> {
+        self.store.as_ref()
     }
 
     /// Notified whenever the topic has something new for consumers.

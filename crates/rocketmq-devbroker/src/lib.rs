@@ -10,6 +10,11 @@ mod error;
 mod service;
 mod serving;
 mod state;
+#[cfg(feature = "persist")]
+mod store;
+#[cfg(not(feature = "persist"))]
+#[path = "store/absent.rs"]
+mod store;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(not(feature = "tls"))]

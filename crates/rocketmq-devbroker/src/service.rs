@@ -142,8 +142,10 @@ impl MessagingService for Service {
                 .into_iter()
                 .map(|message| convert::draft(message, &cx));
             let drafts = drafts.collect();
+            self.core.can_keep()?;
             self.core.with(|state, now| state.send(now, drafts))
         });
+        let result = self.core.confirm(result).await;
         Ok(Response::new(send_answer(result)))
     }
 
@@ -265,6 +267,7 @@ impl MessagingService for Service {
             self.core
                 .with(|state, now| state.end_transaction(now, &end))
         });
+        let result = self.core.confirm(result).await;
         let (status, ()) = parts(result);
         Ok(Response::new(v2::EndTransactionResponse { status }))
     }
@@ -323,6 +326,7 @@ impl MessagingService for Service {
             self.core
                 .with(|state, _| state.recall(&topic, &request.recall_handle))
         });
+        let result = self.core.confirm(result).await;
         let (status, message_id) = parts(result);
         Ok(Response::new(v2::RecallMessageResponse {
             status,

@@ -8,6 +8,11 @@
 mod clients;
 mod cursor;
 mod delay;
+#[cfg_attr(
+    not(feature = "persist"),
+    allow(dead_code, reason = "facts are left, and nobody keeps them")
+)]
+mod facts;
 mod faults;
 mod filter;
 mod group;
@@ -18,6 +23,8 @@ mod log;
 mod message;
 mod receive;
 mod refusal;
+#[cfg(feature = "persist")]
+mod restore;
 mod retention;
 mod send;
 mod settle;
@@ -35,23 +42,28 @@ use std::{
 
 use self::{
     clients::Clients,
-    cursor::{CursorId, Cursors, Lapsed, Mode},
+    cursor::{Cursors, Lapsed, Mode},
     delay::Delayed,
-    log::Place,
+    facts::{Journal, Key, Value},
     timers::{Event, Timers},
     topic::Topic,
     transaction::Transactions,
 };
 pub(crate) use self::{
     clients::{Push, Role, Signer, Terms},
+    cursor::CursorId,
+    facts::Fact,
     faults::Faults,
     limits::{Limits, MAX_BATCH},
+    log::Place,
     message::{Delivered, Draft, Stored},
     receive::{Ask, Poll},
     refusal::Refusal,
     send::Sent,
     transaction::{CheckTimes, End},
 };
+#[cfg(feature = "persist")]
+pub(crate) use self::facts::{Key as FactKey, Position, Taken, Value as FactValue};
 pub use self::{
     group::{Backoff, DEFAULT_RETRY_MAX_TIMES, GroupConfig, dead_letter_topic},
     inspect::{ConnectedClient, HalfMessage, InFlight, StoredMessage},
@@ -84,6 +96,7 @@ pub(crate) struct State {
     ready: BTreeSet<Arc<str>>,
     stored_bytes: usize,
     batches: u64,
+    journal: Journal,
 }
 
 impl State {
@@ -105,17 +118,28 @@ impl State {
         limits::check_topic(name)?;
         if let Some(topic) = self.topics.get_mut(name) {
             topic.kind = kind;
+            topic.journal(&mut self.journal);
             return Ok(());
         }
-        let topic = Topic::new(name, kind, queues);
-        self.topics.insert(Arc::clone(&topic.name), topic);
+        self.add_topic(name, kind, queues);
         Ok(())
+    }
+
+    fn add_topic(&mut self, name: &str, kind: TopicType, queues: u32) {
+        let topic = Topic::new(name, kind, queues);
+        topic.journal(&mut self.journal);
+        self.topics.insert(Arc::clone(&topic.name), topic);
     }
 
     /// Creates a group, or changes the retry policy of one.
     pub(crate) fn create_group(&mut self, name: &str, config: GroupConfig) -> Result<(), Refusal> {
         limits::check_group(name)?;
-        self.groups.insert(name.into(), config);
+        let name: Arc<str> = name.into();
+        self.journal.set(
+            || Key::Group(Arc::clone(&name)),
+            || Value::Group(config.clone()),
+        );
+        self.groups.insert(name, config);
         Ok(())
     }
 

@@ -52,9 +52,20 @@ impl DevBroker {
             .with(|state, now| state.expire_leases(now, group));
     }
 
+    /// The next `n` attempts to write the data folder fail as if the disk was full: sends are
+    /// refused until one succeeds. Does nothing without a folder.
+    #[cfg(feature = "persist")]
+    pub fn fail_writes(&self, n: usize) {
+        if let Some(store) = self.core().store() {
+            store.fail(n);
+        }
+    }
+
     /// Takes back every fault that has not struck yet.
     pub fn clear_faults(&self) {
         self.core()
             .with(|state, _| state.faults = crate::state::Faults::default());
+        #[cfg(feature = "persist")]
+        self.fail_writes(0);
     }
 }

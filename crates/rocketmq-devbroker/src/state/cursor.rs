@@ -6,12 +6,23 @@
 mod concurrent;
 mod ordered;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 pub(crate) use self::{concurrent::Concurrent, ordered::Ordered};
 use crate::state::{
-    Timestamp, filter::Filter, handle::Handle, log::Place, message::Delivered, message::Stored,
-    refusal::Refusal, timers::Timers, topic::Topic,
+    Timestamp,
+    facts::{self, Journal, Key, Value},
+    filter::Filter,
+    handle::Handle,
+    log::Place,
+    message::{Delivered, Stored},
+    refusal::Refusal,
+    timers::Timers,
+    topic::Topic,
 };
 
 /// Names a cursor for as long as the broker lives.
@@ -98,6 +109,8 @@ pub(crate) struct Cursor {
     pub(crate) topic: Arc<str>,
     pub(crate) group: Arc<str>,
     pub(crate) mode: Mode,
+    /// The journal does not know of it yet.
+    fresh: bool,
 }
 
 #[derive(Debug)]
@@ -109,18 +122,42 @@ pub(crate) enum Mode {
 impl Cursor {
     /// A new group starts at the end of an old queue, and at the start of a young one: one whose
     /// first message is still in memory.
-    pub(crate) fn new(id: CursorId, topic: &Topic, group: &Arc<str>, fifo: bool) -> Self {
+    pub(crate) fn new(
+        id: CursorId,
+        generation: u64,
+        topic: &Topic,
+        group: &Arc<str>,
+        fifo: bool,
+    ) -> Self {
         let start = |log: &crate::state::log::Log| if log.first() == 0 { 0 } else { log.end() };
         let starts: Vec<u64> = topic.queues.iter().map(start).collect();
         let mode = if fifo {
-            Mode::Ordered(Ordered::new(id, starts))
+            Mode::Ordered(Ordered::new(id, generation, starts))
         } else {
-            Mode::Concurrent(Concurrent::new(id, starts))
+            Mode::Concurrent(Concurrent::new(id, generation, starts))
         };
         Self {
             topic: Arc::clone(&topic.name),
             group: Arc::clone(group),
             mode,
+            fresh: true,
+        }
+    }
+
+    /// Leaves the facts that are new since the last call.
+    fn journal(&mut self, id: CursorId, journal: &mut Journal) {
+        if std::mem::take(&mut self.fresh) {
+            let fifo = self.is_ordered();
+            let value = || Value::Cursor {
+                topic: Arc::clone(&self.topic),
+                group: Arc::clone(&self.group),
+                fifo,
+            };
+            journal.set(|| Key::Cursor(id), value);
+        }
+        match &mut self.mode {
+            Mode::Concurrent(mode) => mode.journal(journal),
+            Mode::Ordered(mode) => mode.journal(journal),
         }
     }
 
@@ -221,11 +258,39 @@ impl Cursor {
     }
 }
 
+#[cfg(feature = "persist")]
+impl Cursor {
+    pub(crate) fn restore_position(
+        &mut self,
+        queue: u32,
+        position: facts::Position,
+        timers: &mut Timers,
+    ) -> Option<()> {
+        match &mut self.mode {
+            Mode::Concurrent(mode) => mode.restore_position(queue, &position),
+            Mode::Ordered(mode) => mode.restore_position(queue, position, timers),
+        }
+    }
+
+    /// A message that was handed out before waits for its next attempt.
+    pub(crate) fn restore_delivery(&mut self, place: Place, attempts: u32) -> Option<()> {
+        match &mut self.mode {
+            Mode::Concurrent(mode) => mode.restore_delivery(place, attempts),
+            Mode::Ordered(_) => return None,
+        }
+        Some(())
+    }
+}
+
 /// Cursors by topic and group, and by id.
 #[derive(Debug, Default)]
 pub(crate) struct Cursors {
     all: Vec<Cursor>,
     ids: BTreeMap<(Arc<str>, Arc<str>), CursorId>,
+    /// Those that may have changed since the journal was last told.
+    touched: BTreeSet<CursorId>,
+    /// Where the handles of a new cursor begin to count.
+    generation: u64,
 }
 
 impl Cursors {
@@ -235,6 +300,7 @@ impl Cursors {
     }
 
     pub(crate) fn get_mut(&mut self, id: CursorId) -> Option<&mut Cursor> {
+        self.touched.insert(id);
         self.all.get_mut(id.0 as usize)
     }
 
@@ -244,8 +310,10 @@ impl Cursors {
         let key = (Arc::clone(&topic.name), Arc::clone(group));
         let id = *self.ids.entry(key).or_insert(next);
         if id == next {
-            self.all.push(Cursor::new(id, topic, group, fifo));
+            self.all
+                .push(Cursor::new(id, self.generation, topic, group, fifo));
         }
+        self.touched.insert(id);
         &mut self.all[id.0 as usize]
     }
 
@@ -261,7 +329,40 @@ impl Cursors {
             .filter(move |cursor| &*cursor.group == group)
     }
 
+    /// Leaves the facts that are new since the last call.
+    pub(crate) fn journal(&mut self, journal: &mut Journal) {
+        while let Some(id) = self.touched.pop_first() {
+            if let Some(cursor) = self.all.get_mut(id.0 as usize) {
+                cursor.journal(id, journal);
+            }
+        }
+    }
+
+    /// For what changes leases only, which the journal does not know of.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Cursor> {
         self.all.iter_mut()
+    }
+}
+
+#[cfg(feature = "persist")]
+impl Cursors {
+    /// Handles count from here on, so that none from before the state was restored is current.
+    pub(crate) fn begin_at(&mut self, generation: u64) {
+        self.generation = generation;
+    }
+
+    /// Brings a cursor back. Ids come in order, without a gap.
+    pub(crate) fn restore(
+        &mut self,
+        id: CursorId,
+        topic: &Topic,
+        group: &Arc<str>,
+        fifo: bool,
+    ) -> Option<()> {
+        if id.0 as usize != self.all.len() {
+            return None;
+        }
+        self.open(topic, group, fifo).fresh = false;
+        Some(())
     }
 }

@@ -6,6 +6,7 @@ use rocketmq_proto::v2::Code;
 
 use crate::state::{
     State, Timestamp,
+    facts::{Key, Value},
     message::Draft,
     refusal::Refusal,
     timers::{Event, TimerKey},
@@ -22,6 +23,26 @@ pub(crate) struct Delayed {
     serial: u64,
 }
 
+#[cfg(feature = "persist")]
+impl Delayed {
+    /// Numbers what comes from here on.
+    pub(crate) fn begin_at(&mut self, serial: u64) {
+        self.serial = serial;
+    }
+
+    pub(crate) fn restore(
+        &mut self,
+        id: u64,
+        draft: Draft,
+        at: Timestamp,
+        timers: &mut crate::state::timers::Timers,
+    ) {
+        let id = DelayId(id);
+        let timer = timers.add(at, Event::Deliver(id));
+        self.waiting.insert(id, (draft, timer));
+    }
+}
+
 const RECALL_PREFIX: &str = "delay-";
 
 impl State {
@@ -31,6 +52,10 @@ impl State {
         let id = DelayId(self.delayed.serial);
         let timer = self.timers.add(at, Event::Deliver(id));
         self.stored_bytes += draft.size();
+        self.journal.set(
+            || Key::Delayed(id.0),
+            || Value::Delayed(Box::new(draft.clone()), at),
+        );
         self.delayed.waiting.insert(id, (draft, timer));
         format!("{RECALL_PREFIX}{:x}", id.0)
     }
@@ -39,6 +64,7 @@ impl State {
     pub(crate) fn deliver_delayed(&mut self, now: Timestamp, id: DelayId) {
         if let Some((draft, _)) = self.delayed.waiting.remove(&id) {
             self.stored_bytes -= draft.size();
+            self.journal.end(|| Key::Delayed(id.0));
             self.append(draft, now, None);
         }
     }
@@ -67,6 +93,7 @@ impl State {
         };
         self.timers.remove(timer);
         self.stored_bytes -= draft.size();
+        self.journal.end(|| Key::Delayed(id.0));
         Ok(draft.id)
     }
 }

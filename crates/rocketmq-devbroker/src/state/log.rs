@@ -29,6 +29,12 @@ impl Log {
         self.first + self.messages.len() as u64
     }
 
+    /// Makes the first message that is pushed the one with this offset.
+    #[cfg(feature = "persist")]
+    pub(crate) fn begin_at(&mut self, first: u64) {
+        self.first = first;
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.messages.len()
     }

@@ -4,9 +4,19 @@ use std::sync::Arc;
 
 use rocketmq_proto::v2::Code;
 
-use crate::state::{State, message::Draft, refusal::Refusal};
+use crate::state::{
+    State,
+    facts::{Key, Value},
+    message::Draft,
+    refusal::Refusal,
+};
 
 impl State {
+    #[cfg(feature = "persist")]
+    pub(crate) fn stored_bytes(&self) -> usize {
+        self.stored_bytes
+    }
+
     /// Drops the oldest messages of a queue that every group has settled, beyond the `keep` newest.
     pub(crate) fn forget_settled(&mut self, name: &Arc<str>, queue: u32, keep: usize) {
         let Some(topic) = self.topics.get_mut(name) else {
@@ -28,7 +38,12 @@ impl State {
                 break;
             };
             self.stored_bytes -= message.draft.size();
+            self.journal
+                .end(|| Key::Message(Arc::clone(name), message.place()));
         }
+        let first = log.first();
+        self.journal
+            .set(|| Key::Log(Arc::clone(name), queue), || Value::Log(first));
     }
 
     /// Makes sure that `drafts` fit, if need be by forgetting all that is settled.

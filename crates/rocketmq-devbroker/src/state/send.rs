@@ -4,7 +4,12 @@ use std::sync::Arc;
 
 use rocketmq_proto::v2::{Code, MessageType};
 
-use crate::state::{State, Timestamp, message::Draft, refusal::Refusal};
+use crate::state::{
+    State, Timestamp,
+    facts::{Key, Value},
+    message::Draft,
+    refusal::Refusal,
+};
 
 /// What the producer learns about a stored message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,11 +96,15 @@ impl State {
         };
         self.stored_bytes += draft.size();
         let queue = topic.choose_queue(&draft);
-        let offset = topic.append(draft, queue, now, dead_letter_of);
+        let stored = topic.append(draft, queue, now, dead_letter_of);
         let name = Arc::clone(&topic.name);
+        self.journal.set(
+            || Key::Message(Arc::clone(&name), stored.place()),
+            || Value::Message(Arc::clone(&stored)),
+        );
         self.forget_settled(&name, queue, self.limits.retained_messages);
         self.ready.insert(name);
-        offset
+        stored.offset
     }
 
     fn check_types(&mut self, topic: &str, drafts: &[Draft]) -> Result<(), Refusal> {

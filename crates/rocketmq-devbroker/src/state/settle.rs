@@ -12,7 +12,7 @@ use crate::state::{
     limits::{check_group, check_invisible, check_topic},
     message::Stored,
     refusal::Refusal,
-    topic::{Topic, TopicType},
+    topic::TopicType,
 };
 
 /// A dead-letter topic has one queue, as on the real server.
@@ -119,8 +119,7 @@ impl State {
     pub(crate) fn bury(&mut self, now: Timestamp, message: &Stored, group: &str) {
         let name = dead_letter_topic(group);
         if !self.topics.contains_key(name.as_str()) {
-            let topic = Topic::new(&name, TopicType::Normal, DEAD_LETTER_QUEUES);
-            self.topics.insert(Arc::clone(&topic.name), topic);
+            self.add_topic(&name, TopicType::Normal, DEAD_LETTER_QUEUES);
         }
         let origin = message.dead_letter_of.clone();
         let origin =

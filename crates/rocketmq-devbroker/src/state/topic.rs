@@ -4,7 +4,12 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use rocketmq_proto::v2::MessageType;
 
-use crate::state::{Timestamp, log::Log, log::Place, message::Draft, message::Stored};
+use crate::state::{
+    Timestamp,
+    facts::{Journal, Key, Value},
+    log::{Log, Place},
+    message::{Draft, Stored},
+};
 
 /// Which messages a topic takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -105,6 +110,15 @@ impl Topic {
         }
     }
 
+    pub(crate) fn journal(&self, journal: &mut Journal) {
+        let queues = u32::try_from(self.queues.len()).unwrap_or(u32::MAX);
+        let kind = self.kind;
+        journal.set(
+            || Key::Topic(Arc::clone(&self.name)),
+            || Value::Topic { kind, queues },
+        );
+    }
+
     pub(crate) fn accepts(&self) -> &'static [MessageType] {
         self.kind.accepts()
     }
@@ -126,23 +140,24 @@ impl Topic {
         u32::try_from(index).unwrap_or_default()
     }
 
-    /// Stores a message and returns its offset in the queue.
+    /// Stores a message.
     pub(crate) fn append(
         &mut self,
         draft: Draft,
         queue: u32,
         now: Timestamp,
         dead_letter_of: Option<(String, String)>,
-    ) -> u64 {
+    ) -> Arc<Stored> {
         let index = (queue as usize).min(self.queues.len() - 1);
         let log = &mut self.queues[index];
         let offset = log.end();
         let stored = Stored::new(draft, queue, offset, now);
-        log.push(Arc::new(Stored {
+        let stored = Arc::new(Stored {
             dead_letter_of,
             ..stored
-        }));
-        offset
+        });
+        log.push(Arc::clone(&stored));
+        stored
     }
 
     pub(crate) fn at(&self, place: Place) -> Option<&Arc<Stored>> {

@@ -17,6 +17,7 @@ use rocketmq_proto::v2::{Code, TransactionResolution, TransactionSource};
 use crate::state::{
     State, Timestamp,
     clients::Push,
+    facts::{Journal, Key, Value},
     limits::check_topic,
     message::{Draft, Stored},
     refusal::Refusal,
@@ -114,6 +115,15 @@ impl Half {
         Some(u64::try_from(seconds).map_or(times.timeout, Duration::from_secs))
     }
 
+    fn journal(&self, id: HalfId, journal: &mut Journal) {
+        let value = || Value::Half {
+            draft: Box::new(self.draft.clone()),
+            prepared_at: self.prepared_at,
+            checks: self.checks,
+        };
+        journal.set(|| Key::Half(id.0), value);
+    }
+
     /// The message as a consumer or a checking producer sees it.
     fn message(&self, checks: u32) -> Draft {
         let mut draft = self.draft.clone();
@@ -198,6 +208,7 @@ impl State {
             tickets: vec![ticket],
             timer: self.timers.add(first_check, Event::Check(id)),
         };
+        half.journal(id, &mut self.journal);
         self.transactions.halves.insert(id, half);
         let offset = self.transactions.offset;
         self.transactions.offset += 1;
@@ -227,6 +238,7 @@ impl State {
             return Ok(());
         }
         if half.phase == Phase::Open {
+            self.journal.end(|| Key::Half(id.0));
             if ticket.copy == half.copy {
                 half.phase = Phase::Over;
                 let until = half.tickets.iter().map(|ticket| ticket.expires).max();
@@ -262,12 +274,16 @@ impl State {
         if over || half.checks >= MAX_CHECKS {
             if let Some(half) = self.transactions.remove(id) {
                 self.stored_bytes -= half.draft.size();
+                self.journal.end(|| Key::Half(id.0));
             }
             return;
         }
         half.checks += 1;
         half.copy += 1;
         half.timer = self.timers.add(now.plus(times.interval), Event::Check(id));
+        if half.phase == Phase::Open {
+            half.journal(id, &mut self.journal);
+        }
         if immune {
             return;
         }
@@ -290,5 +306,42 @@ impl State {
             let push = Push::RecoverTransaction(message);
             self.clients.push(Arc::clone(&client), push);
         }
+    }
+}
+
+#[cfg(feature = "persist")]
+impl State {
+    /// Brings a half message back. Nobody can end it before its next check.
+    pub(crate) fn restore_half(
+        &mut self,
+        now: Timestamp,
+        id: u64,
+        draft: Draft,
+        prepared_at: Timestamp,
+        checks: u32,
+    ) {
+        let id = HalfId(id);
+        let key = (draft.topic.clone(), draft.id.clone());
+        self.transactions.named.entry(key).or_default().push(id);
+        let check = now.plus(self.limits.checks.timeout);
+        self.stored_bytes += draft.size();
+        let half = Half {
+            draft,
+            prepared_at,
+            checks,
+            copy: 0,
+            phase: Phase::Open,
+            tickets: Vec::new(),
+            timer: self.timers.add(check, Event::Check(id)),
+        };
+        self.transactions.halves.insert(id, half);
+    }
+}
+
+#[cfg(feature = "persist")]
+impl Transactions {
+    /// Numbers what comes from here on.
+    pub(crate) fn begin_at(&mut self, serial: u64) {
+        self.serial = serial;
     }
 }

@@ -42,12 +42,17 @@ fn wait(child: &mut Child) -> ExitStatus {
 }
 
 /// Starts the program on a free port and returns the line that it prints.
-fn start(args: &[&str]) -> (Child, String) {
+pub(crate) fn start(args: &[&str]) -> (Child, String) {
     let mut command = program();
     command
         .args(["--listen", "127.0.0.1:0"])
         .args(args)
         .stdout(Stdio::piped());
+    spawn(command)
+}
+
+/// Starts a command and returns the first line that it prints.
+pub(crate) fn spawn(mut command: Command) -> (Child, String) {
     let mut child = command.spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap())

@@ -110,7 +110,11 @@ impl Client {
 
     /// Connects over the socket.
     pub(crate) async fn dial(broker: &DevBroker, id: &str) -> Self {
-        let endpoint = format!("http://{}", broker.addr().unwrap());
+        Self::dial_addr(broker.addr().unwrap(), id).await
+    }
+
+    pub(crate) async fn dial_addr(addr: std::net::SocketAddr, id: &str) -> Self {
+        let endpoint = format!("http://{addr}");
         Self::over(
             Endpoint::from_shared(endpoint)
                 .unwrap()
@@ -310,6 +314,15 @@ impl Client {
         group: &str,
         handles: &[String],
     ) -> v2::AckMessageResponse {
+        self.try_ack(topic, group, handles).await.unwrap()
+    }
+
+    pub(crate) async fn try_ack(
+        &self,
+        topic: &str,
+        group: &str,
+        handles: &[String],
+    ) -> Result<v2::AckMessageResponse, Status> {
         let entry = |handle: &String| v2::AckMessageEntry {
             message_id: "any".to_owned(),
             receipt_handle: handle.clone(),
@@ -320,12 +333,7 @@ impl Client {
             topic: resource(topic),
             entries: handles.iter().map(entry).collect(),
         });
-        self.stub
-            .clone()
-            .ack_message(request)
-            .await
-            .unwrap()
-            .into_inner()
+        Ok(self.stub.clone().ack_message(request).await?.into_inner())
     }
 
     pub(crate) async fn change(

@@ -5,6 +5,8 @@ mod binary;
 mod client;
 mod consume;
 mod faults;
+#[cfg(feature = "persist")]
+mod persist;
 mod produce;
 mod settings;
 mod settle;

@@ -1,7 +1,7 @@
 //! A group without order: every message has a lease of its own.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -9,6 +9,7 @@ use std::{
 use crate::state::{
     Timestamp,
     cursor::{AUTO_RENEW_STEP, CursorId, Held, Lapsed, Take, Taken},
+    facts::{Journal, Key, Position, Value},
     handle::Handle,
     log::Place,
     message::{Delivered, Stored},
@@ -29,6 +30,9 @@ pub(crate) struct Concurrent {
     ready: VecDeque<Place>,
     next_queue: usize,
     generation: u64,
+    /// Places and positions of which the journal is to be told.
+    changed: BTreeSet<Place>,
+    told: Vec<Option<u64>>,
 }
 
 #[derive(Debug)]
@@ -50,14 +54,16 @@ struct Lease {
 }
 
 impl Concurrent {
-    pub(crate) fn new(id: CursorId, starts: Vec<u64>) -> Self {
+    pub(crate) fn new(id: CursorId, generation: u64, starts: Vec<u64>) -> Self {
         Self {
             id,
+            told: vec![None; starts.len()],
             positions: starts,
             entries: HashMap::new(),
             ready: VecDeque::new(),
             next_queue: 0,
-            generation: 0,
+            generation,
+            changed: BTreeSet::new(),
         }
     }
 
@@ -75,6 +81,7 @@ impl Concurrent {
             let Some(place) = self.ready.pop_front() else {
                 break;
             };
+            self.changed.insert(place);
             let Some(message) = topic.at(place) else {
                 self.entries.remove(&place);
                 continue;
@@ -119,6 +126,7 @@ impl Concurrent {
         timers: &mut Timers,
     ) -> Delivered {
         let place = message.place();
+        self.changed.insert(place);
         self.generation += 1;
         let deadline = now.plus(take.invisible.first_step());
         let lease = Lease {
@@ -158,6 +166,7 @@ impl Concurrent {
             return Ok(());
         }
         self.check(now, handle)?;
+        self.changed.insert(handle.place);
         if let Some(lease) = self
             .entries
             .remove(&handle.place)
@@ -239,6 +248,7 @@ impl Concurrent {
         entry.lease = None;
         if entry.attempts >= max_attempts {
             self.entries.remove(&place);
+            self.changed.insert(place);
             return Lapsed::Exhausted(place);
         }
         self.ready.push_back(place);
@@ -258,6 +268,7 @@ impl Concurrent {
                 timers.remove(lease.timer);
             }
             entry.attempts -= 1;
+            self.changed.insert(handle.place);
             self.ready.push_front(handle.place);
         }
     }
@@ -280,6 +291,27 @@ impl Concurrent {
             lease.renew_until = None;
             lease.deadline = at;
             lease.timer = timers.add(at, Event::Lapse(self.id, *place));
+        }
+    }
+
+    /// Leaves the facts that are new since the last call.
+    pub(crate) fn journal(&mut self, journal: &mut Journal) {
+        let id = self.id;
+        while let Some(place) = self.changed.pop_first() {
+            let key = || Key::Delivery(id, place);
+            match self.entries.get(&place) {
+                Some(entry) => journal.set(key, || Value::Delivery(entry.attempts)),
+                None => journal.end(key),
+            }
+        }
+        for (queue, (told, next)) in (0..).zip(self.told.iter_mut().zip(&self.positions)) {
+            if told.replace(*next) != Some(*next) {
+                let position = || Position {
+                    next: *next,
+                    batch: Vec::new(),
+                };
+                journal.set(|| Key::Position(id, queue), || Value::Position(position()));
+            }
         }
     }
 
@@ -317,5 +349,20 @@ impl Concurrent {
             .map(|(log, at)| log.end() - (*at).max(log.first()))
             .sum();
         new + self.ready.len() as u64
+    }
+}
+
+#[cfg(feature = "persist")]
+impl Concurrent {
+    pub(crate) fn restore_position(&mut self, queue: u32, position: &Position) -> Option<()> {
+        *self.positions.get_mut(queue as usize)? = position.next;
+        *self.told.get_mut(queue as usize)? = Some(position.next);
+        Some(())
+    }
+
+    pub(crate) fn restore_delivery(&mut self, place: Place, attempts: u32) {
+        let lease = None;
+        self.entries.insert(place, Entry { attempts, lease });
+        self.ready.push_back(place);
     }
 }

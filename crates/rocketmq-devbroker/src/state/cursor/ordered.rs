@@ -10,6 +10,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use crate::state::{
     Timestamp,
     cursor::{AUTO_RENEW_STEP, CursorId, Held, Take, Taken},
+    facts::{self, Journal, Key, Position, Value},
     handle::Handle,
     log::{Log, Place},
     message::{Delivered, Stored},
@@ -32,6 +33,8 @@ struct Queue {
     /// Everything before this offset is settled.
     committed: u64,
     batch: Option<Batch>,
+    /// What the journal was told last.
+    told: Option<Position>,
 }
 
 /// The messages of a queue that were handed out together.
@@ -54,6 +57,21 @@ struct Member {
     delivered: u32,
     /// What the consumer was told.
     attempt: u32,
+}
+
+impl Queue {
+    fn position(&self) -> Position {
+        let members = self.batch.iter().flat_map(|batch| &batch.members);
+        let taken = members.map(|member| facts::Taken {
+            offset: member.offset,
+            acked: member.acked,
+            delivered: member.delivered,
+        });
+        Position {
+            next: self.committed,
+            batch: taken.collect(),
+        }
+    }
 }
 
 impl Batch {
@@ -80,17 +98,18 @@ impl Batch {
 }
 
 impl Ordered {
-    pub(crate) fn new(id: CursorId, starts: Vec<u64>) -> Self {
+    pub(crate) fn new(id: CursorId, generation: u64, starts: Vec<u64>) -> Self {
         let queue = |committed| Queue {
             committed,
             batch: None,
+            told: None,
         };
         let queues = starts.into_iter().map(queue).collect();
         Self {
             id,
             queues,
             next_queue: 0,
-            generation: 0,
+            generation,
         }
     }
 
@@ -374,6 +393,18 @@ impl Ordered {
         }
     }
 
+    /// Leaves the facts that are new since the last call.
+    pub(crate) fn journal(&mut self, journal: &mut Journal) {
+        let id = self.id;
+        for (index, queue) in (0..).zip(&mut self.queues) {
+            let position = queue.position();
+            if queue.told.as_ref() != Some(&position) {
+                queue.told = Some(position.clone());
+                journal.set(|| Key::Position(id, index), || Value::Position(position));
+            }
+        }
+    }
+
     pub(crate) fn floor(&self, queue: u32) -> u64 {
         self.queues
             .get(queue as usize)
@@ -407,5 +438,39 @@ impl Ordered {
             log.end() - from.max(log.first())
         };
         pairs.map(count).sum()
+    }
+}
+
+#[cfg(feature = "persist")]
+impl Ordered {
+    /// Brings a queue back: nobody holds its batch, and no handle of it is current.
+    pub(crate) fn restore_position(
+        &mut self,
+        index: u32,
+        position: Position,
+        timers: &mut Timers,
+    ) -> Option<()> {
+        let queue = self.queues.get_mut(index as usize)?;
+        queue.committed = position.next;
+        if !position.batch.is_empty() {
+            let visible_at = Timestamp::default();
+            let member = |taken: &facts::Taken| Member {
+                offset: taken.offset,
+                acked: taken.acked,
+                visible_at,
+                delivered: taken.delivered,
+                attempt: taken.delivered,
+            };
+            queue.batch = Some(Batch {
+                generation: self.generation,
+                attempt_id: String::new(),
+                client: "".into(),
+                members: position.batch.iter().map(member).collect(),
+                renew_until: None,
+                timer: timers.add(visible_at, Event::Unblock(self.id, index)),
+            });
+        }
+        queue.told = Some(position);
+        Some(())
     }
 }
