@@ -40,6 +40,8 @@ use std::{
     sync::Arc,
 };
 
+#[cfg(feature = "persist")]
+pub(crate) use self::facts::{Key as FactKey, Position, Taken, Value as FactValue};
 use self::{
     clients::Clients,
     cursor::{Cursors, Lapsed, Mode},
@@ -62,8 +64,6 @@ pub(crate) use self::{
     send::Sent,
     transaction::{CheckTimes, End},
 };
-#[cfg(feature = "persist")]
-pub(crate) use self::facts::{Key as FactKey, Position, Taken, Value as FactValue};
 pub use self::{
     group::{Backoff, DEFAULT_RETRY_MAX_TIMES, GroupConfig, dead_letter_topic},
     inspect::{ConnectedClient, HalfMessage, InFlight, StoredMessage},

@@ -104,7 +104,9 @@ impl Store {
     /// Hands over the facts of one operation. Called in the order of the operations.
     pub(crate) fn push(&self, facts: Vec<Fact>) {
         let mut waiting = lock(&self.inbox.waiting);
-        waiting.facts.extend(facts);
+        if !waiting.closing {
+            waiting.facts.extend(facts);
+        }
         waiting.pushed += 1;
         drop(waiting);
         self.inbox.arrived.notify_one();

@@ -63,7 +63,14 @@ impl State {
                 self.stored_bytes += draft.size();
                 self.delayed.restore(*id, *draft, at, &mut self.timers);
             }
-            (Key::Half(id), Value::Half { draft, prepared_at, checks }) => {
+            (
+                Key::Half(id),
+                Value::Half {
+                    draft,
+                    prepared_at,
+                    checks,
+                },
+            ) => {
                 self.restore_half(now, *id, *draft, prepared_at, checks);
             }
             (Key::Cursor(id), Value::Cursor { topic, group, fifo }) => {

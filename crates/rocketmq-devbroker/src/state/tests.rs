@@ -7,6 +7,8 @@ mod fifo;
 mod filter;
 mod random;
 mod receive;
+#[cfg(feature = "persist")]
+mod restore;
 mod send;
 mod strict;
 mod transaction;

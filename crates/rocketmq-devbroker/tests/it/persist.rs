@@ -181,7 +181,13 @@ async fn delayed_messages_come_and_old_recall_handles_recall_nothing_else() {
 #[tokio::test]
 async fn a_half_message_is_asked_for_again_and_committed() {
     let folder = folder();
-    let half = |broker: &DevBroker| broker.half_messages("t").into_iter().map(|h| h.id).collect();
+    let half = |broker: &DevBroker| {
+        broker
+            .half_messages("t")
+            .into_iter()
+            .map(|h| h.id)
+            .collect()
+    };
     let builder = || {
         let soon = Duration::from_millis(200);
         quick(folder.path()).transaction_check(soon, soon)
