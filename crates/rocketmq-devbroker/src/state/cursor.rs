@@ -15,7 +15,7 @@ use std::{
 pub(crate) use self::{concurrent::Concurrent, ordered::Ordered};
 use crate::state::{
     Timestamp,
-    facts::{self, Journal, Key, Value},
+    facts::{Journal, Key, Value},
     filter::Filter,
     handle::Handle,
     log::Place,
@@ -263,7 +263,7 @@ impl Cursor {
     pub(crate) fn restore_position(
         &mut self,
         queue: u32,
-        position: facts::Position,
+        position: crate::state::facts::Position,
         timers: &mut Timers,
     ) -> Option<()> {
         match &mut self.mode {

@@ -30,6 +30,8 @@ pub(crate) struct Concurrent {
     ready: VecDeque<Place>,
     next_queue: usize,
     generation: u64,
+    /// Handles up to this generation are from before a restart: none is current.
+    start: u64,
     /// Places and positions of which the journal is to be told.
     changed: BTreeSet<Place>,
     told: Vec<Option<u64>>,
@@ -63,6 +65,7 @@ impl Concurrent {
             ready: VecDeque::new(),
             next_queue: 0,
             generation,
+            start: generation,
             changed: BTreeSet::new(),
         }
     }
@@ -162,7 +165,8 @@ impl Concurrent {
         handle: &Handle,
         timers: &mut Timers,
     ) -> Result<(), Refusal> {
-        if handle.deadline > now && !self.entries.contains_key(&handle.place) {
+        let current = handle.deadline > now && handle.generation > self.start;
+        if current && !self.entries.contains_key(&handle.place) {
             return Ok(());
         }
         self.check(now, handle)?;

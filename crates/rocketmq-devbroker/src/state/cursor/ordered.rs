@@ -26,6 +26,8 @@ pub(crate) struct Ordered {
     queues: Vec<Queue>,
     next_queue: usize,
     generation: u64,
+    /// Handles up to this generation are from before a restart: none is current.
+    start: u64,
 }
 
 #[derive(Debug)]
@@ -110,6 +112,7 @@ impl Ordered {
             queues,
             next_queue: 0,
             generation,
+            start: generation,
         }
     }
 
@@ -294,7 +297,7 @@ impl Ordered {
         let acked = |m: &Member| m.offset == handle.place.offset && m.acked;
         let settled = handle.place.offset < queue.committed
             || batch.is_some_and(|batch| batch.members.iter().any(acked));
-        settled && handle.deadline > now
+        settled && handle.deadline > now && handle.generation > self.start
     }
 
     pub(crate) fn change_invisible(

@@ -63,7 +63,7 @@ fn play(
     mut seed: u64,
 ) -> (BTreeSet<String>, BTreeSet<String>, BTreeSet<String>) {
     let limits = Limits {
-        retained_messages: 20,
+        retained_messages: 40,
         ..Limits::default()
     };
     let mut bench = Bench::with(config.clone(), TopicType::Fifo, limits.clone());
@@ -74,6 +74,7 @@ fn play(
     register(&mut bench);
     let mut held: Vec<Delivered> = Vec::new();
     let (mut sent, mut acked) = (BTreeSet::new(), BTreeSet::new());
+    let mut dead = BTreeSet::new();
     for step in 0..STEPS {
         match dice(&mut seed, 12) {
             0..=3 => {
@@ -107,6 +108,8 @@ fn play(
             }
         }
         disk.keep(&mut bench);
+        // Collected as they come: old ones are forgotten.
+        dead.extend(bench.dead_letters());
     }
     disk.restart(&mut bench, &limits);
     register(&mut bench);
@@ -126,7 +129,7 @@ fn play(
     }
     disk.restart(&mut bench, &limits);
     assert_eq!(bench.state.lag(bench.now, "t", "g"), 0);
-    let dead = bench.dead_letters().into_iter().collect();
+    dead.extend(bench.dead_letters());
     (acked, sent, dead)
 }
 
@@ -160,7 +163,10 @@ fn what_has_a_gap_is_no_state() {
     bench.state.create_topic("t", kind, 1).unwrap();
     bench.put_all(&["1", "2"]);
     disk.keep(&mut bench);
-    let first = disk.facts.keys().find(|key| matches!(key, FactKey::Message(..)));
+    let first = disk
+        .facts
+        .keys()
+        .find(|key| matches!(key, FactKey::Message(..)));
     let first = first.unwrap().clone();
     disk.facts.remove(&first);
     let mut state = State::new(true, Limits::default());
