@@ -240,8 +240,8 @@ mod tests {
         fn frames()(
             code: i32,
             opaque: i32,
-            remark in proptest::option::of(".*"),
-            fields in proptest::collection::btree_map(".*", proptest::option::of(".*"), 0..4),
+            remark in proptest::option::of("[a-z\"é]{0,6}"),
+            fields in proptest::collection::btree_map("[a-z\"]{0,4}", proptest::option::of("[a-z\"é]{0,6}"), 0..4),
             body in proptest::collection::vec(any::<u8>(), 0..64),
         ) -> Frame {
             let mut frame = Frame::request(code).body(body);
@@ -253,7 +253,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(10_000))]
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
 
         #[test]
         fn what_is_encoded_is_decoded_however_it_is_cut(
@@ -271,6 +271,10 @@ mod tests {
             prop_assert_eq!(got, frames);
             prop_assert!(buffer.is_empty());
         }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(10_000))]
 
         #[test]
         fn rubbish_is_no_panic_and_no_memory(

@@ -213,19 +213,19 @@ mod tests {
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
             any::<i64>().prop_map(Value::from),
-            ".*".prop_map(Value::from),
+            "[a-z\"\\\\{}:,é\n]{0,6}".prop_map(Value::from),
         ];
-        leaf.prop_recursive(4, 32, 6, |inner| {
+        leaf.prop_recursive(3, 12, 4, |inner| {
             prop_oneof![
-                proptest::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
-                proptest::collection::btree_map(".*", inner, 0..6)
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::btree_map("[a-z\"\\\\{]{0,4}", inner, 0..4)
                     .prop_map(|map| Value::Object(map.into_iter().collect())),
             ]
         })
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(10_000))]
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
 
         #[test]
         fn every_json_value_is_read_as_serde_reads_it(value in values()) {
@@ -241,6 +241,10 @@ mod tests {
             prop_assert_eq!(from_str::<Value>(got.keys().next().unwrap()).unwrap(), key);
             prop_assert_eq!(got.values().next().unwrap(), &value);
         }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(10_000))]
 
         #[test]
         fn rubbish_is_no_panic_and_bounded(text in r#"[\[\]{}:,"\\0-9a-z \n]{0,200}"#) {

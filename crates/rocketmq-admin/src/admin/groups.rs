@@ -86,9 +86,7 @@ impl Admin {
             .field("cleanOffset", "true");
         self.every_broker(&operation, &masters, &request).await?;
         for topic in retries {
-            self.delete_topic(&topic)
-                .await
-                .map_err(|it| it.within(&operation))?;
+            self.remove_topic(&operation, &topic).await?;
         }
         Ok(())
     }

@@ -65,7 +65,7 @@ impl Admin {
     /// Deletes a topic with its messages from every master broker and every name server.
     ///
     /// A topic that is not there is no error: the servers do not tell. The topics that hold retries
-    /// of it for groups go with it.
+    /// of it for groups that exist go with it.
     ///
     /// # Errors
     ///
@@ -73,12 +73,16 @@ impl Admin {
     pub async fn delete_topic(&self, name: &str) -> Result<()> {
         let operation = format!("delete topic {name}");
         names::topic(name).map_err(|it| it.within(&operation))?;
-        let masters = self.masters(&operation).await?;
+        self.remove_topic(&operation, name).await
+    }
+
+    pub(super) async fn remove_topic(&self, operation: &str, name: &str) -> Result<()> {
+        let masters = self.masters(operation).await?;
         let request = Frame::request(code::DELETE_TOPIC_AT_BROKER).field("topic", name);
-        self.every_broker(&operation, &masters, &request).await?;
+        self.every_broker(operation, &masters, &request).await?;
         // After the brokers, which would register it again.
         let request = Frame::request(code::DELETE_TOPIC_AT_NAME_SERVER).field("topic", name);
-        self.every_name_server(&operation, &request).await
+        self.every_name_server(operation, &request).await
     }
 
     /// Every topic of every master broker, by name, the brokers' own ones included.

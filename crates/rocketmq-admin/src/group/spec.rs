@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr, time::Duration};
 
+use humantime::format_duration;
 use serde::Serialize;
 
 use crate::{
@@ -235,7 +236,8 @@ impl fmt::Display for Backoff {
         match self {
             Self::Default => f.write_str("the server's back-off"),
             Self::Exponential { first, max, factor } => {
-                write!(f, "back-off {first:?} to {max:?}")?;
+                let (first, max) = (format_duration(*first), format_duration(*max));
+                write!(f, "back-off {first} to {max}")?;
                 match *factor {
                     FACTOR => Ok(()),
                     factor => write!(f, " by {factor}"),
@@ -243,7 +245,9 @@ impl fmt::Display for Backoff {
             }
             Self::Steps(steps) => {
                 f.write_str("back-off")?;
-                steps.iter().try_for_each(|it| write!(f, " {it:?}"))
+                steps
+                    .iter()
+                    .try_for_each(|it| write!(f, " {}", format_duration(*it)))
             }
         }
     }
