@@ -8,21 +8,25 @@ import subprocess
 import sys
 
 # package: (ours it may name, packages that must not be anywhere below it)
-BROKERS = {"rocketmq-proto", "rocketmq-grpc", "rocketmq-devbroker", "kratos-rocketmq"}
+BROKERS = {"rocketmq-admin", "rocketmq-proto", "rocketmq-grpc", "rocketmq-devbroker", "kratos-rocketmq"}
 KRATOS = {"kratos-rs", "kratos-broker", "kratos-rocketmq"}
 RULES = {
     "kratos-rs": (set(), BROKERS | {"kratos-broker"}),
     "kratos-broker": ({"kratos-rs"}, BROKERS | {"axum", "tonic"}),
     "rocketmq-proto": (set(), KRATOS),
+    "rocketmq-admin": (set(), KRATOS | BROKERS - {"rocketmq-admin"} | {"tonic"}),
     "rocketmq-grpc": ({"rocketmq-proto"}, KRATOS | {"rocketmq-devbroker"}),
     "rocketmq-devbroker": ({"rocketmq-proto"}, KRATOS | {"rocketmq-grpc"}),
     "kratos-rocketmq": (
-        {"kratos-rs", "kratos-broker", "rocketmq-grpc", "rocketmq-devbroker"},
+        {"kratos-rs", "kratos-broker", "rocketmq-admin", "rocketmq-grpc", "rocketmq-devbroker"},
         set(),
     ),
 }
 # The lifecycle alone must stay light.
-NEVER_WITHOUT_FEATURES = {"kratos-rs": {"axum", "tonic", "hyper", "figment", "opentelemetry_sdk"}}
+NEVER_WITHOUT_FEATURES = {
+    "kratos-rs": {"axum", "tonic", "hyper", "figment", "opentelemetry_sdk"},
+    "rocketmq-admin": {"clap"},
+}
 # Only kratos::telemetry knows the SDK.
 NEVER_DIRECT = {"kratos-rocketmq": {"axum"}, "rocketmq-grpc": {"opentelemetry_sdk"}}
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Starts a real Apache RocketMQ on this machine without containers: a name server, and one JVM with broker and
-# proxy (gRPC). Running it again is fine. Stop with down.sh. Needs java 17+, python3, and mvn for the first start.
+# proxy (gRPC). Running it again is fine. Stop with down.sh. Needs Java 17+, Rust, and mvn for the first start.
 #
 # Settings (environment):
 #   ROCKETMQ_DIR             state: jars, conf, store, logs, pid files   (<repo>/.rocketmq)
@@ -25,13 +25,20 @@ alive() { # name
     tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -F -- "-Duser.home=$dir " >/dev/null
 }
 accepts() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
-admin() { python3 "$here/admin.py" --broker "127.0.0.1:$broker" --namesrv "127.0.0.1:$namesrv" "$@"; }
+admin() { "$target/debug/rocketmq-admin" --quiet --namesrv "127.0.0.1:$namesrv" "$@"; }
 # A TCP connect is not readiness: the broker must have registered, so ask for the route of the topics.
-answers() { accepts "$proxy" && admin --quiet --wait "$1" route logger_report_event logger_report_user; }
+answers() { accepts "$proxy" && admin topic wait --within "$1s" logger_report_event logger_report_user; }
 point() {
   echo "name server 127.0.0.1:$namesrv, broker 127.0.0.1:$broker, proxy 127.0.0.1:$proxy (gRPC); settings in $dir/env"
   echo "point a service at it: KRATOS_ROCKETMQ__ENDPOINTS=127.0.0.1:$proxy"
 }
+
+# What creates topics and groups, and asks whether they are known.
+command -v cargo >/dev/null || die "cargo not found: install Rust"
+root=$(cd "$here/../.." && pwd)
+target=${CARGO_TARGET_DIR:-target}
+[[ $target == /* ]] || target=$root/$target
+(cd "$root" && cargo build -q -p rocketmq-admin) || die "rocketmq-admin does not build"
 
 # Two at once would share a store. The JVMs must not inherit this lock (9>&- below).
 exec 9>"$dir/lock"
@@ -69,7 +76,6 @@ done
 command -v "$java" >/dev/null || die "java not found: install Java 17 or newer"
 version=$("$java" -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p')
 [[ ${version:-0} -ge 17 ]] || die "Java 17 or newer is needed, found ${version:-an unknown version}"
-command -v python3 >/dev/null || die "python3 not found"
 
 # The jars: fetched once, and again when pom.xml changes. Moved into place whole, so an interrupted fetch never counts.
 if ! cmp -s "$here/pom.xml" "$dir/lib/pom.xml"; then
@@ -169,8 +175,8 @@ launch broker "-Xms512m -Xmx2g -XX:MaxDirectMemorySize=1g -XX:+UseG1GC -XX:Paral
   org.apache.rocketmq.proxy.ProxyStartup -n "127.0.0.1:$namesrv" -pm local \
   -bc "$dir/conf/broker.conf" -pc "$dir/conf/rmq-proxy.json"
 # What the service needs, with the types and the retry policy that it has in production.
-until_works broker admin topic logger_report_event:NORMAL logger_report_user:NORMAL
-until_works broker admin group logger-saver:retry=16:backoff=1s-10s
+until_works broker admin topic create logger_report_event:NORMAL logger_report_user:NORMAL
+until_works broker admin group create logger-saver:retry=16:backoff=1s-10s
 until_works broker answers 1
 until_works broker accepts "$remoting"
 

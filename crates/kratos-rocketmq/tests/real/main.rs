@@ -1,11 +1,10 @@
 //! The laws of every driver, on a real Apache RocketMQ: `make e2e` starts one.
 //!
-//! `ROCKETMQ_ENDPOINTS` names the proxy, `ROCKETMQ_BROKER` the broker's own port, where topics and
+//! `ROCKETMQ_ENDPOINTS` names the proxy, `ROCKETMQ_NAMESRV` the name server, by which topics and
 //! groups are created.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{
-    path::Path,
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -16,10 +15,8 @@ use kratos_broker::{
     testing::{Harness, start_context},
 };
 use kratos_rocketmq::{Client, Config};
-use tokio::{
-    process::Command,
-    time::{Instant, timeout},
-};
+use rocketmq_admin::{Admin, GroupSpec as AdminGroup, TopicSpec as AdminTopic};
+use tokio::time::{Instant, timeout};
 
 /// The server's shortest lease.
 const INVISIBLE: Duration = Duration::from_secs(10);
@@ -42,16 +39,8 @@ fn name(hint: &str) -> String {
     format!("law-{hint}-{since}-{}", NAMES.fetch_add(1, Relaxed))
 }
 
-async fn create(kind: &str, spec: String) {
-    let admin = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/rocketmq/admin.py");
-    let broker = env("ROCKETMQ_BROKER");
-    let status = Command::new("python3")
-        .arg(admin)
-        .args(["--quiet", "--broker", &broker, kind, &spec])
-        .status()
-        .await
-        .unwrap();
-    assert!(status.success(), "admin.py {kind} {spec}");
+fn admin() -> Admin {
+    Admin::new(env("ROCKETMQ_NAMESRV")).unwrap()
 }
 
 impl Harness for Real {
@@ -68,13 +57,14 @@ impl Harness for Real {
 
     async fn topic(&self, hint: &str) -> Topic {
         let name = name(hint);
-        create("topic", format!("{name}:NORMAL")).await;
+        admin().create_topic(&AdminTopic::new(&name)).await.unwrap();
         name.into()
     }
 
     async fn group(&self, hint: &str) -> Group {
         let name = name(hint);
-        create("group", format!("{name}:retry=16:backoff=1s-10s")).await;
+        let spec = AdminGroup::new(&name).backoff(Duration::from_secs(1), Duration::from_secs(10));
+        admin().create_group(&spec).await.unwrap();
         name.into()
     }
 
@@ -82,7 +72,10 @@ impl Harness for Real {
     /// young.
     async fn dead_letters(&self, group: &Group) -> Vec<Delivery> {
         let reader = name("dlq-reader");
-        create("group", reader.clone()).await;
+        admin()
+            .create_group(&AdminGroup::new(&reader))
+            .await
+            .unwrap();
         let topic = Topic::from(format!("%DLQ%{group}"));
         let spec = GroupSpec::new(reader, vec![TopicSpec::new(&topic, Filter::All)], INVISIBLE);
         let Ok(consumer) = self.driver().await.consumer(spec, start_context()).await else {

@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod groups;
+mod offsets;
 mod server;
 mod topics;

@@ -3,21 +3,18 @@
 use std::{
     collections::HashMap,
     env,
-    process::Command,
     sync::atomic::{AtomicU32, Ordering},
+    thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use rocketmq_admin::Admin;
 use rocketmq_grpc::{
     Client, Config, Consumer, ConsumerConfig, Error, Filter, Lease, Message, Producer,
     ProducerConfig,
 };
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{runtime::Builder, task::JoinSet, time::Instant};
 
-const ADMIN: &str = concat!(
-    env!("CARGO_MANIFEST_DIR"),
-    "/../../deploy/rocketmq/admin.py"
-);
 /// How long a topic takes to be known everywhere.
 const KNOWN_WITHIN: Duration = Duration::from_secs(30);
 
@@ -28,7 +25,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// A topic and a group of their own; `group` has options of admin.py.
+    /// A topic and a group of their own; `group` has options of a `GroupSpec`.
     pub(crate) fn new(group_options: &str) -> Self {
         let name = unique();
         let (topic, group) = (format!("rg_t_{name}"), format!("rg_g_{name}"));
@@ -149,17 +146,38 @@ pub(crate) fn unique() -> String {
     format!("{now}_{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// Creates what `args` say: `topic` or `group`, and specs of rocketmq-admin.
 pub(crate) fn admin(args: &[&str]) {
-    let output = Command::new("python3")
-        .arg(ADMIN)
-        .args(args)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "admin.py {args:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let (what, specs) = args.split_first().unwrap();
+    let create = async || -> rocketmq_admin::Result<()> {
+        let admin = Admin::new(name_server())?;
+        for spec in specs {
+            match *what {
+                "topic" => admin.create_topic(&spec.parse()?).await?,
+                "group" => admin.create_group(&spec.parse()?).await?,
+                other => panic!("create a {other}?"),
+            }
+        }
+        Ok(())
+    };
+    // Callers are inside a runtime and not async.
+    let created = thread::scope(|scope| {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        scope
+            .spawn(move || runtime.block_on(create()))
+            .join()
+            .unwrap()
+    });
+    created.unwrap_or_else(|error| panic!("{args:?}: {error}"));
+}
+
+/// Where topics and groups are created: beside the proxy that the tests talk to.
+pub(crate) fn name_server() -> String {
+    match (env::var("ROCKETMQ_NAMESRV"), env::var("ROCKETMQ_ENDPOINTS")) {
+        (Ok(name_server), _) => name_server,
+        (Err(_), Err(_)) => "127.0.0.1:9876".to_owned(),
+        (Err(_), Ok(_)) => panic!("ROCKETMQ_ENDPOINTS is set: ROCKETMQ_NAMESRV must be, too"),
+    }
 }
 
 pub(crate) async fn until_known<T>(start: impl AsyncFn() -> Result<T, Error>) -> T {
