@@ -4,7 +4,10 @@ use std::{fmt, sync::Arc, time::Duration};
 
 #[cfg(feature = "tls")]
 use crate::Tls;
-use crate::{CredentialsProvider, credentials::Provider, message::INVISIBLE_MIN};
+use crate::{
+    CredentialsProvider, Interceptor, credentials::Provider, interceptor::Interceptors,
+    message::INVISIBLE_MIN,
+};
 
 /// Where the servers are, and how long to wait for them.
 ///
@@ -27,6 +30,7 @@ pub struct Config {
     pub(crate) invisible_min: Duration,
     pub(crate) credentials: Option<Provider>,
     pub(crate) rewrite: Option<Rewrite>,
+    pub(crate) interceptors: Interceptors,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Tls>,
 }
@@ -58,6 +62,7 @@ impl Config {
             invisible_min: INVISIBLE_MIN,
             credentials: None,
             rewrite: None,
+            interceptors: Interceptors::default(),
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -123,6 +128,12 @@ impl Config {
     #[cfg(feature = "tls")]
     pub fn tls(mut self, tls: Tls) -> Self {
         self.tls = Some(tls);
+        self
+    }
+
+    /// Adds code of yours around sends, receives and settlements.
+    pub fn interceptor(mut self, interceptor: impl Interceptor) -> Self {
+        self.interceptors.push(interceptor);
         self
     }
 

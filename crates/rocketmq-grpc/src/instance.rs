@@ -24,6 +24,7 @@ use crate::{
     client::Shared,
     convert,
     identity::{Identity, VERSION},
+    interceptor::Interceptors,
     route::Route,
     rpc::{Rpc, Subject},
     session::Session,
@@ -100,6 +101,10 @@ impl Instance {
         shared.register(&instance);
         instance.tasks.spawn(instance.clone().refresh_routes());
         Ok(instance)
+    }
+
+    pub(crate) fn interceptors(&self) -> &Interceptors {
+        &self.shared.config.interceptors
     }
 
     pub(crate) fn request_timeout(&self) -> Duration {

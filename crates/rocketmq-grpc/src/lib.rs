@@ -13,6 +13,7 @@ mod error;
 mod filter;
 mod identity;
 mod instance;
+mod interceptor;
 mod lease;
 mod message;
 mod producer;
@@ -36,6 +37,7 @@ pub use self::{
     endpoints::Endpoints,
     error::{Error, Result},
     filter::Filter,
+    interceptor::Interceptor,
     lease::{BatchId, BatchPlace, Lease, LeaseId, Settled, Settlement},
     message::{Message, MessageView},
     producer::{

@@ -74,6 +74,12 @@ impl Message {
         self
     }
 
+    /// The same message with another body.
+    pub fn with_body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = body.into();
+        self
+    }
+
     /// Adds a key under which the server's tools find the message. Keys with spaces come back
     /// split.
     pub fn key(mut self, key: impl Into<String>) -> Self {

@@ -150,11 +150,19 @@ impl Producer {
     /// # }
     /// ```
     pub async fn send(&self, message: Message) -> Result<SendReceipt, Error> {
+        let interceptors = self.inner.instance.interceptors();
+        let message = interceptors.before_send(message)?;
+        let result = self.send_one(&message).await;
+        interceptors.after_send(&message, &result);
+        result
+    }
+
+    async fn send_one(&self, message: &Message) -> Result<SendReceipt, Error> {
         let inner = &*self.inner;
         inner.instance.check_open()?;
         message.validate()?;
         let _permit = inner.permit().await?;
-        let parcel = inner.pack(&message, message.message_type()).await?;
+        let parcel = inner.pack(message, message.message_type()).await?;
         let stored = inner.deliver(parcel).await?;
         Ok(stored.receipt(message.id(), 0))
     }
@@ -193,12 +201,28 @@ impl Producer {
     /// # }
     /// ```
     pub async fn send_batch(&self, messages: Vec<Message>) -> Result<Vec<SendReceipt>, Error> {
+        let interceptors = self.inner.instance.interceptors();
+        let messages = messages
+            .into_iter()
+            .map(|it| interceptors.before_send(it))
+            .collect::<Result<Vec<_>, _>>()?;
+        let result = self.send_all(&messages).await;
+        if !interceptors.is_empty() {
+            for (at, message) in messages.iter().enumerate() {
+                let one = result.as_ref().map(|it| it[at].clone());
+                interceptors.after_send(message, &one.map_err(Clone::clone));
+            }
+        }
+        result
+    }
+
+    async fn send_all(&self, messages: &[Message]) -> Result<Vec<SendReceipt>, Error> {
         let inner = &*self.inner;
         inner.instance.check_open()?;
         let Some(first) = messages.first() else {
             return Ok(Vec::new());
         };
-        for message in &messages {
+        for message in messages {
             message.validate()?;
             if message.topic != first.topic {
                 return Err(Error::invalid(format!(
@@ -215,7 +239,7 @@ impl Producer {
             }
         }
         let _permit = inner.permit().await?;
-        let parcel = inner.pack_batch(&messages).await?;
+        let parcel = inner.pack_batch(messages).await?;
         let stored = inner.deliver(parcel).await?;
         let ids = messages.iter().map(Message::id).enumerate();
         Ok(ids.map(|(at, id)| stored.receipt(id, at)).collect())

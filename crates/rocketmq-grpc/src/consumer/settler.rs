@@ -304,7 +304,8 @@ impl Settler {
 
     /// Answers a settlement, once.
     pub(super) fn answer(&self, job: Job, result: Result<(), Error>) {
-        self.reports.answer(job, result);
+        self.reports
+            .answer(job, result, self.instance.interceptors());
         self.pending.fetch_sub(1, Ordering::AcqRel);
         self.progress.notify_waiters();
         if self.is_finished() {

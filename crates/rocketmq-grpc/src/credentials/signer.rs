@@ -25,7 +25,7 @@ pub(crate) struct Signer {
     /// How long the provider may take.
     timeout: Duration,
     keys: Mutex<Option<Keys>>,
-    /// Held while the provider is asked; when it was asked last.
+    /// Held while the provider is asked; when it was asked for others than those in use.
     asking: tokio::sync::Mutex<Option<Instant>>,
 }
 
@@ -52,11 +52,11 @@ impl Signer {
         if self.keys().is_some() {
             return Ok(());
         }
-        let mut asked_at = self.asking.lock().await;
+        let _one_at_a_time = self.asking.lock().await;
         if self.keys().is_some() {
             return Ok(());
         }
-        self.ask(&mut asked_at).await.map(drop)
+        self.ask().await.map(drop)
     }
 
     /// True if there are other credentials now than those of a request that was sent at `sent_at`,
@@ -69,7 +69,8 @@ impl Signer {
         if asked_at.is_some_and(|at| at.elapsed() < REFRESH_INTERVAL) {
             return false;
         }
-        match self.ask(&mut asked_at).await {
+        *asked_at = Some(Instant::now());
+        match self.ask().await {
             Ok(changed) => changed,
             Err(error) => {
                 warn!(error = %error, "no other credentials, those in use stay in use");
@@ -100,8 +101,7 @@ impl Signer {
     }
 
     /// True if the credentials are others than before.
-    async fn ask(&self, asked_at: &mut Option<Instant>) -> Result<bool, Error> {
-        *asked_at = Some(Instant::now());
+    async fn ask(&self) -> Result<bool, Error> {
         let answer = tokio::time::timeout(self.timeout, self.provider.0.credentials()).await;
         let credentials = match answer {
             Ok(Ok(credentials)) => credentials,
@@ -229,9 +229,8 @@ mod tests {
         assert!(before[AUTHORIZATION].is_sensitive() && before[SESSION_TOKEN].is_sensitive());
 
         let sent_at = Instant::now();
-        assert!(!signer.refresh(sent_at).await, "too soon");
-        tokio::time::advance(Duration::from_secs(2)).await;
         assert!(!signer.refresh(sent_at).await, "the same again");
+        assert!(!signer.refresh(sent_at).await, "too soon");
         assert_eq!(headers(), before);
         tokio::time::advance(Duration::from_secs(2)).await;
         assert!(signer.refresh(sent_at).await, "others");

@@ -51,6 +51,11 @@ impl Error {
         Self::new(Kind::Invalid, message.into(), At::default(), None)
     }
 
+    pub(crate) fn intercepted(source: BoxError) -> Self {
+        let message = "an interceptor refused the message".to_owned();
+        Self::new(Kind::Invalid, message, At::default(), Some(source.into()))
+    }
+
     pub(crate) fn corrupted(message: impl Into<String>) -> Self {
         Self::new(Kind::Corrupted, message.into(), At::default(), None)
     }

@@ -158,7 +158,11 @@ impl Desk {
             message,
             transaction_id,
         } = question;
-        let message = match view(message) {
+        let seen = view(message).and_then(|mut message| {
+            let interceptors = self.instance.interceptors();
+            interceptors.after_receive(&mut message).map(|()| message)
+        });
+        let message = match seen {
             Ok(message) => message,
             Err(error) => {
                 warn!(transaction_id, error = %error, "a message in a transaction is damaged");

@@ -165,6 +165,17 @@ impl Producer {
     /// # }
     /// ```
     pub async fn begin(&self, message: Message) -> Result<Transaction, Error> {
+        let interceptors = self.inner.instance.interceptors();
+        let message = interceptors.before_send(message)?;
+        let begun = self.begin_one(&message).await;
+        if !interceptors.is_empty() {
+            let result = begun.as_ref().map(|it| it.receipt.clone());
+            interceptors.after_send(&message, &result.map_err(Clone::clone));
+        }
+        begun
+    }
+
+    async fn begin_one(&self, message: &Message) -> Result<Transaction, Error> {
         let inner = &*self.inner;
         inner.instance.check_open()?;
         let Some(checks) = &inner.checks else {
@@ -182,7 +193,7 @@ impl Producer {
             )));
         }
         let permit = inner.permit().await?;
-        let parcel = inner.pack(&message, pb::MessageType::Transaction).await?;
+        let parcel = inner.pack(message, pb::MessageType::Transaction).await?;
         let stored = inner.deliver(parcel).await?;
         let entry = stored.entries.first();
         let id = entry.map(|it| it.transaction_id.clone());
@@ -198,7 +209,7 @@ impl Producer {
         Ok(Transaction {
             receipt: stored.receipt(message.id(), 0),
             producer: self.inner.clone(),
-            topic: message.topic,
+            topic: message.topic.clone(),
             open: checks.open(&transaction_id),
             transaction_id,
             end_by: Instant::now() + END_WITHIN,

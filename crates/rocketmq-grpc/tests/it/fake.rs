@@ -87,6 +87,7 @@ pub(crate) struct Seen {
 pub(crate) enum Item {
     Status(Code),
     Message(Box<pb::Message>),
+    Raw(Box<Result<pb::ReceiveMessageResponse, Status>>),
     Pause(Duration),
     Break(Status),
     /// Nothing more until the client goes.
@@ -387,6 +388,9 @@ impl MessagingService for Fake {
                     Some(Item::Status(code)) => Some(Ok(Content::Status(status(code).unwrap()))),
                     Some(Item::Message(message)) => Some(Ok(Content::Message(*message))),
                     Some(Item::Break(status)) => Some(Err(status)),
+                    Some(Item::Raw(item)) => {
+                        return Box::pin(std::future::ready(Some(*item))) as Wait;
+                    }
                     Some(Item::Pause(pause)) => return wait(Some(pause)),
                     Some(Item::Hang) => return wait(None),
                 };

@@ -4,7 +4,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
     },
 };
 
@@ -31,6 +31,8 @@ pub(crate) struct Link {
     refused_host: watch::Sender<&'static str>,
     open: Arc<AtomicUsize>,
     hosts: Arc<Mutex<Vec<String>>>,
+    /// What the next byte for a client is changed by, if that is not zero.
+    corruption: Arc<AtomicU8>,
     to_server: mpsc::UnboundedSender<io::Result<DuplexStream>>,
 }
 
@@ -45,6 +47,7 @@ impl Link {
             refused_host: watch::Sender::new(""),
             open: Arc::default(),
             hosts: Arc::default(),
+            corruption: Arc::default(),
             to_server,
         };
         (link, incoming)
@@ -90,6 +93,11 @@ impl Link {
         self.cut.send_replace(CancellationToken::new()).cancel();
     }
 
+    /// Changes bits of the next bytes that a server sends.
+    pub(crate) fn corrupt(&self, bits: u8) {
+        self.corruption.store(bits, Ordering::SeqCst);
+    }
+
     pub(crate) fn connect(&self, host: &str) -> io::Result<DuplexStream> {
         if self.refusing.load(Ordering::SeqCst) || *self.refused_host.borrow() == host {
             return Err(io::ErrorKind::ConnectionRefused.into());
@@ -102,9 +110,14 @@ impl Link {
         let (far_read, far_write) = tokio::io::split(far);
         self.open.fetch_add(1, Ordering::SeqCst);
         let mut guard = Some(Open(self.open.clone()));
-        for (from, to) in [(near_read, far_write), (far_read, near_write)] {
+        let directions = [
+            (near_read, far_write, Arc::default()),
+            (far_read, near_write, self.corruption.clone()),
+        ];
+        for (from, to, corruption) in directions {
             let cut = self.cut.borrow().clone();
-            let forwarded = forward(number, from, to, self.frozen_before.subscribe());
+            let frozen = self.frozen_before.subscribe();
+            let forwarded = forward(number, from, to, frozen, corruption);
             // The first direction ends with the client's half.
             let guard = guard.take();
             tokio::spawn(async move {
@@ -132,6 +145,7 @@ async fn forward(
     mut from: ReadHalf<DuplexStream>,
     mut to: WriteHalf<DuplexStream>,
     mut frozen_before: watch::Receiver<usize>,
+    corruption: Arc<AtomicU8>,
 ) {
     let mut bytes = vec![0; BUFFER_BYTES];
     while let Ok(count) = from.read(&mut bytes).await
@@ -144,6 +158,7 @@ async fn forward(
         {
             return;
         }
+        bytes[count / 2] ^= corruption.swap(0, Ordering::SeqCst);
         if to.write_all(&bytes[..count]).await.is_err() {
             return;
         }

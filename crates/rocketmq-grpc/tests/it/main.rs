@@ -7,6 +7,8 @@ mod credentials;
 mod dev_broker;
 mod fake;
 mod fifo;
+mod fuzz;
+mod interceptor;
 mod kinds;
 mod link;
 mod outage;

@@ -167,8 +167,12 @@ impl<'a> Answer<'a> {
         let (properties, broker) = (message.user_properties, self.broker_name.clone());
         let mut view = MessageView::from_proto(system, properties, topic.clone(), broker);
         let mut discard = None;
-        match decode(message.body, digest.as_ref(), encoding) {
-            Ok(body) => view.body = body,
+        let readable = decode(message.body, digest.as_ref(), encoding).and_then(|body| {
+            view.body = body;
+            source.instance.interceptors().after_receive(&mut view)
+        });
+        match readable {
+            Ok(()) => {}
             Err(error) => {
                 source.corrupted.fetch_add(1, Ordering::Relaxed);
                 warn!(

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tracing::debug;
 
 use super::{Job, Reply};
-use crate::{Error, Settled};
+use crate::{Error, Settled, interceptor::Interceptors};
 
 /// Reports that wait for [`Reports::take`]; beyond, the oldest is forgotten.
 const REPORTS_MAX: usize = 65_536;
@@ -25,25 +25,30 @@ pub(super) struct Reports {
 }
 
 impl Reports {
-    pub(super) fn answer(&self, job: Job, result: Result<(), Error>) {
+    pub(super) fn answer(&self, job: Job, result: Result<(), Error>, interceptors: &Interceptors) {
         if let Err(error) = &result {
             self.refused.fetch_add(1, Ordering::Relaxed);
             debug!(message_id = job.grip.message_id, how = ?job.how, error = %error, "not settled");
         }
+        if matches!(job.reply, Reply::Nobody) {
+            return;
+        }
+        let settled = Settled {
+            lease: job.grip.id,
+            message_id: job.grip.message_id,
+            how: job.how,
+            result,
+        };
+        interceptors.after_settle(&settled);
         match job.reply {
-            Reply::To(reply) => drop(reply.send(result)),
+            Reply::To(reply) => drop(reply.send(settled.result)),
             Reply::Nobody => {}
             Reply::Report => {
                 let mut queue = self.queue();
                 if queue.len() >= REPORTS_MAX {
                     queue.pop_front();
                 }
-                queue.push_back(Settled {
-                    lease: job.grip.id,
-                    message_id: job.grip.message_id,
-                    how: job.how,
-                    result,
-                });
+                queue.push_back(settled);
                 drop(queue);
                 self.reported.notify_one();
             }
