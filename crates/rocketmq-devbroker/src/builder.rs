@@ -184,6 +184,22 @@ impl Builder {
         self
     }
 
+    /// Whether a send of several messages is answered with one entry, as the real server does it, or
+    /// with one for each. True by default.
+    #[must_use]
+    pub fn one_entry_batch(mut self, one: bool) -> Self {
+        self.limits.one_entry_batch = one;
+        self
+    }
+
+    /// Whether a receive is answered with time of delivery, messages and status in this order,
+    /// rather than with the status first, as the real server does it. False by default.
+    #[must_use]
+    pub fn status_last(mut self, last: bool) -> Self {
+        self.limits.status_last = last;
+        self
+    }
+
     /// Makes a broker that is reached through [`DevBroker::connector`] only. Needs no runtime
     /// until somebody connects; an address to listen on is not used.
     ///

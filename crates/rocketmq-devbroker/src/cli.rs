@@ -20,7 +20,8 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "HOST:PORT", value_parser = advertised)]
     advertise: Option<(String, u16)>,
 
-    /// Topic to create; TYPE is NORMAL (default), FIFO, DELAY, TRANSACTION or MIXED; repeatable
+    /// Topic to create; TYPE is NORMAL (default), FIFO, DELAY, TRANSACTION, PRIORITY, LITE or
+    /// MIXED; repeatable
     #[arg(long = "topic", value_name = "NAME[:TYPE]", value_parser = topic)]
     topics: Vec<(String, TopicType)>,
 

@@ -13,6 +13,7 @@ use tokio::{
 
 use crate::{
     clock::Clock,
+    frost::Frost,
     serving::Access,
     state::{Push, Refusal, State, Timestamp},
     store::Store,
@@ -37,6 +38,7 @@ pub(crate) struct Core {
     access: Access,
     /// What outlives the process.
     store: Option<Store>,
+    frost: Frost,
 }
 
 #[derive(Debug)]
@@ -62,6 +64,7 @@ impl Core {
             endpoints: Mutex::new(endpoints),
             access,
             store,
+            frost: Frost::default(),
         }
     }
 
@@ -196,6 +199,11 @@ impl Core {
         addresses.first().map_or_else(String::new, |address| {
             format!("{}:{}", address.host, address.port)
         })
+    }
+
+    /// Whether connections are silent.
+    pub(crate) fn frost(&self) -> &Frost {
+        &self.frost
     }
 
     pub(crate) fn set_endpoints(&self, endpoints: Endpoints) {

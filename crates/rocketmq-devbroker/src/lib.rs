@@ -7,6 +7,7 @@ mod clock;
 mod connector;
 mod core;
 mod error;
+mod frost;
 mod service;
 mod serving;
 mod state;
@@ -29,7 +30,8 @@ pub use self::{
     connector::Connector,
     error::Error,
     state::{
-        Backoff, ConnectedClient, DEFAULT_RETRY_MAX_TIMES, GroupConfig, HalfMessage, InFlight,
-        StoredMessage, Timestamp, TopicType, UnknownTopicType, dead_letter_topic,
+        Backoff, ConnectedClient, DEFAULT_RETRY_MAX_TIMES, DelayedMessage, GroupConfig,
+        HalfMessage, InFlight, QueueLag, QueueOffsets, Rpc, StoredMessage, Subscription, Timestamp,
+        TopicType, UnknownTopicType, dead_letter_topic,
     },
 };

@@ -1,9 +1,12 @@
 //! The gRPC service: wire types to operations of the state machine and back, nothing else.
 
 mod convert;
+mod fault;
 mod receive;
 mod request;
 mod telemetry;
+#[cfg(test)]
+mod tests;
 
 use std::{pin::Pin, sync::Arc};
 
@@ -17,10 +20,10 @@ use self::{
 };
 use crate::{
     core::Core,
-    state::{End, Refusal},
+    state::{self, End, Refusal},
 };
 
-pub(crate) use self::request::Peer;
+pub(crate) use self::{fault::Fault, request::Peer};
 
 /// Names the only broker of a route.
 const BROKER_NAME: &str = "devbroker";
@@ -336,9 +339,15 @@ impl MessagingService for Service {
 
     async fn sync_lite_subscription(
         &self,
-        _request: Request<v2::SyncLiteSubscriptionRequest>,
+        request: Request<v2::SyncLiteSubscriptionRequest>,
     ) -> Reply<v2::SyncLiteSubscriptionResponse> {
-        Err(unimplemented("SyncLiteSubscription"))
+        let cx = Context::of(&request)?;
+        let request = request.into_inner();
+        let result = cx
+            .client()
+            .and_then(|_| state::sync_lite(&request.lite_topic_set));
+        let (status, ()) = parts(result);
+        Ok(Response::new(v2::SyncLiteSubscriptionResponse { status }))
     }
 }
 

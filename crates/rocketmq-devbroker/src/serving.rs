@@ -21,7 +21,8 @@ use tower_service::Service as _;
 use crate::{
     access::Users,
     core::Core,
-    service::{Peer, Service},
+    frost::Freezable,
+    service::{Fault, Peer, Service},
     tls::Tls,
 };
 
@@ -129,8 +130,13 @@ impl Serving {
             let signature = core.access().users.check(request.headers());
             request.extensions_mut().insert(signature);
             request.extensions_mut().insert(Peer(peer));
+            let fault = Fault::of(&core, &mut request);
             let answer = service.clone().call(request);
-            async move { Ok::<_, Infallible>(answer.await.unwrap_or_else(|never| match never {})) }
+            async move {
+                let answer = answer.await.unwrap_or_else(|never| match never {});
+                fault.strike().await;
+                Ok::<_, Infallible>(answer)
+            }
         });
         let mut http = http2::Builder::new(self.tasks.clone());
         http.timer(TokioTimer::new())
@@ -139,8 +145,10 @@ impl Serving {
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
         let tls = self.core.access().tls.clone();
+        let frost = self.core.frost().clone();
         self.tasks.spawn(async move {
             let served = async {
+                let io = Freezable::new(io, frost);
                 let io: Box<dyn Io> = match tls {
                     Some(tls) => tls.accept(io).await?,
                     None => Box::new(io),

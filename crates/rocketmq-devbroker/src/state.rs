@@ -19,6 +19,7 @@ mod group;
 mod handle;
 mod inspect;
 mod limits;
+mod lite;
 mod log;
 mod message;
 mod receive;
@@ -51,24 +52,30 @@ use self::{
     topic::Topic,
     transaction::Transactions,
 };
+pub use self::{
+    clients::Subscription,
+    faults::Rpc,
+    group::{Backoff, DEFAULT_RETRY_MAX_TIMES, GroupConfig, dead_letter_topic},
+    inspect::{
+        ConnectedClient, DelayedMessage, HalfMessage, InFlight, QueueLag, QueueOffsets,
+        StoredMessage,
+    },
+    time::Timestamp,
+    topic::{TopicType, UnknownTopicType},
+};
 pub(crate) use self::{
     clients::{Push, Role, Signer, Terms},
     cursor::CursorId,
     facts::Fact,
-    faults::Faults,
-    limits::{Limits, MAX_BATCH},
+    faults::{Faults, Strike},
+    limits::{Limits, MAX_BATCH, MAX_LITE_TOPIC_BYTES},
+    lite::sync_lite,
     log::Place,
     message::{Delivered, Draft, Stored},
-    receive::{Ask, Poll},
+    receive::{Answer, Ask, Poll},
     refusal::Refusal,
     send::Sent,
     transaction::{CheckTimes, End},
-};
-pub use self::{
-    group::{Backoff, DEFAULT_RETRY_MAX_TIMES, GroupConfig, dead_letter_topic},
-    inspect::{ConnectedClient, HalfMessage, InFlight, StoredMessage},
-    time::Timestamp,
-    topic::{TopicType, UnknownTopicType},
 };
 
 /// Queues of a topic that does not say how many.
@@ -189,6 +196,18 @@ impl State {
         if let Some(topic) = self.topics.get(topic) {
             self.cursors.open(topic, group, fifo);
         }
+    }
+
+    /// Loses all that is stored and all that was done with it; names and clients stay.
+    pub(crate) fn lose_messages(&mut self) {
+        for topic in self.topics.values_mut() {
+            topic.clear(&mut self.journal);
+        }
+        self.cursors.clear(&mut self.journal);
+        self.delayed.clear(&mut self.journal);
+        self.transactions.clear(&mut self.journal);
+        self.timers.clear();
+        self.stored_bytes = 0;
     }
 
     /// Lets everything happen that is due at `now`.

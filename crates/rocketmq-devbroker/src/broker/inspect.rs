@@ -2,7 +2,10 @@
 
 use crate::{
     DevBroker,
-    state::{ConnectedClient, HalfMessage, InFlight, StoredMessage},
+    state::{
+        ConnectedClient, DelayedMessage, HalfMessage, InFlight, QueueLag, QueueOffsets,
+        StoredMessage,
+    },
 };
 
 impl DevBroker {
@@ -24,6 +27,25 @@ impl DevBroker {
     #[must_use]
     pub fn lag(&self, topic: &str, group: &str) -> u64 {
         self.core().with(|state, now| state.lag(now, topic, group))
+    }
+
+    /// The same by queue, with what is in flight.
+    #[must_use]
+    pub fn queue_lags(&self, topic: &str, group: &str) -> Vec<QueueLag> {
+        self.core()
+            .with(|state, now| state.queue_lags(now, topic, group))
+    }
+
+    /// The queues of a topic, with the offsets of what they keep. Empty for an unknown topic.
+    #[must_use]
+    pub fn queues(&self, topic: &str) -> Vec<QueueOffsets> {
+        self.core().with(|state, _| state.queues(topic))
+    }
+
+    /// The messages of a topic that wait for their time of delivery, soonest first.
+    #[must_use]
+    pub fn delayed_messages(&self, topic: &str) -> Vec<DelayedMessage> {
+        self.core().with(|state, _| state.delayed_messages(topic))
     }
 
     /// The half messages of a topic whose transactions have not ended.

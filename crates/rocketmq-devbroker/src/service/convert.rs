@@ -1,14 +1,19 @@
 //! Wire types to the state machine's and back.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use prost_types::Timestamp as WireTimestamp;
 use rocketmq_proto::v2;
 
 use crate::{
     service::{BROKER_NAME, request::Context},
-    state::{Backoff, Delivered, Draft, GroupConfig, Refusal, Sent, Stored, Timestamp},
+    state::{
+        Backoff, Delivered, Draft, GroupConfig, Refusal, Sent, Stored, Subscription, Timestamp,
+    },
 };
+
+/// Under which name consumers see the message group once more.
+const MESSAGE_GROUP_PROPERTY: &str = "__SHARDINGKEY";
 
 impl From<Refusal> for v2::Status {
     fn from(refusal: Refusal) -> Self {
@@ -120,7 +125,7 @@ pub(crate) fn draft(message: v2::Message, cx: &Context) -> Draft {
     }
 }
 
-pub(crate) fn send_answer(result: Result<Sent, Refusal>) -> v2::SendMessageResponse {
+pub(crate) fn send_answer(result: Result<Vec<Sent>, Refusal>) -> v2::SendMessageResponse {
     let entry = |sent: Sent| v2::SendResultEntry {
         status: Some(ok()),
         message_id: sent.message_id,
@@ -131,7 +136,7 @@ pub(crate) fn send_answer(result: Result<Sent, Refusal>) -> v2::SendMessageRespo
     match result {
         Ok(sent) => v2::SendMessageResponse {
             status: Some(ok()),
-            entries: vec![entry(sent)],
+            entries: sent.into_iter().map(entry).collect(),
         },
         Err(refusal) => v2::SendMessageResponse {
             status: Some(refusal.into()),
@@ -166,6 +171,31 @@ pub(crate) fn recover(half: &Stored, store_host: &str) -> v2::RecoverOrphanedTra
     }
 }
 
+/// The user properties as the server gives them out: none without a value, and the message group
+/// among them.
+fn properties(draft: &Draft) -> HashMap<String, String> {
+    let properties = draft
+        .properties
+        .iter()
+        .filter(|(_, value)| !value.is_empty());
+    let group = draft.message_group.iter();
+    let group = group.map(|group| (MESSAGE_GROUP_PROPERTY.to_owned(), group.clone()));
+    properties
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .chain(group)
+        .collect()
+}
+
+/// What a consumer subscribes to.
+pub(crate) fn subscription(entry: &v2::SubscriptionEntry) -> Subscription {
+    let expression = entry.expression.as_ref();
+    Subscription {
+        topic: name(entry.topic.as_ref()),
+        filter: expression.map(|expression| expression.expression.clone()),
+        is_sql: expression.is_some_and(|e| e.r#type() == v2::FilterType::Sql),
+    }
+}
+
 fn stored_message(stored: &Stored, topic: &v2::Resource, store_host: &str) -> v2::Message {
     let draft = &stored.draft;
     let digest = v2::Digest {
@@ -175,7 +205,7 @@ fn stored_message(stored: &Stored, topic: &v2::Resource, store_host: &str) -> v2
     let dead_letter_of = stored.dead_letter_of.clone();
     v2::Message {
         topic: Some(topic.clone()),
-        user_properties: draft.properties.clone().into_iter().collect(),
+        user_properties: properties(draft),
         system_properties: Some(v2::SystemProperties {
             tag: draft.tag.clone(),
             keys: draft.keys.clone(),

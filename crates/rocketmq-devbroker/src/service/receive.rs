@@ -19,7 +19,7 @@ use crate::{
         convert::{delivery, duration, name, ok, wire_timestamp},
         request::Context,
     },
-    state::{Ask, Delivered, Poll, Refusal, Timestamp},
+    state::{Answer, Ask, Delivered, Poll, Refusal, Timestamp},
 };
 
 /// An empty answer leaves this much before the poll's end, so that it arrives in time.
@@ -74,16 +74,19 @@ fn ask(
     })
 }
 
-async fn wait(core: &Core, poll: &Poll) -> Result<Vec<Delivered>, Refusal> {
+async fn wait(core: &Core, poll: &Poll) -> Result<Answer, Refusal> {
     let until = Instant::now() + (poll.wait - LONG_POLL_RESERVE.min(poll.wait / 10));
     let waiter = core.waiter(&poll.topic);
     loop {
         // Registered before the look, so that nothing that comes in between is missed.
         let mut changed = std::pin::pin!(waiter.notified());
         changed.as_mut().enable();
-        let delivered = core.with(|state, now| state.receive(now, poll));
-        if !delivered.is_empty() {
-            return Ok(delivered);
+        let answer = core.with(|state, now| {
+            let delivered = state.receive(now, poll);
+            state.answer(delivered)
+        });
+        if !answer.delivered.is_empty() {
+            return Ok(answer);
         }
         if timeout_at(until, changed).await.is_err() {
             return Err(Refusal::new(v2::Code::MessageNotFound, "no new message"));
@@ -91,8 +94,8 @@ async fn wait(core: &Core, poll: &Poll) -> Result<Vec<Delivered>, Refusal> {
     }
 }
 
-/// The answer of a receive: status, messages, time of delivery. What is not written when it is
-/// dropped goes back to the group at once.
+/// The answer of a receive: status, messages, time of delivery, or the other way round. What is not
+/// written when it is dropped goes back to the group at once.
 #[derive(Debug)]
 pub(crate) struct Deliveries {
     core: Arc<Core>,
@@ -101,15 +104,18 @@ pub(crate) struct Deliveries {
     status: Option<v2::Status>,
     messages: VecDeque<Delivered>,
     delivered_at: Option<Timestamp>,
+    status_last: bool,
+    breaks_after: Option<usize>,
     /// An item was just given: pause, so that it is flushed on its own.
     pause: bool,
 }
 
 impl Deliveries {
-    fn new(core: Arc<Core>, topic: v2::Resource, answer: Result<Vec<Delivered>, Refusal>) -> Self {
-        let (status, messages) = match answer {
-            Ok(messages) => (ok(), messages.into()),
-            Err(refusal) => (refusal.into(), VecDeque::new()),
+    fn new(core: Arc<Core>, topic: v2::Resource, answer: Result<Answer, Refusal>) -> Self {
+        let refused = || core.with(|state, _| state.answer(Vec::new()));
+        let (status, answer) = match answer {
+            Ok(answer) => (ok(), answer),
+            Err(refusal) => (refusal.into(), refused()),
         };
         let now = core.with(|_, now| now);
         let store_host = core.store_host();
@@ -118,26 +124,55 @@ impl Deliveries {
             topic,
             store_host,
             status: Some(status),
-            messages,
+            breaks_after: answer.breaks_after.map(|k| k.min(answer.delivered.len())),
+            messages: answer.delivered.into(),
             delivered_at: Some(now),
+            status_last: answer.status_last,
             pause: false,
         }
     }
 
     fn next(&mut self) -> Option<Content> {
-        if let Some(status) = self.status.take() {
-            return Some(Content::Status(status));
+        let first = if self.status_last {
+            self.take_time()
+        } else {
+            self.take_status()
+        };
+        if first.is_some() {
+            return first;
         }
         if let Some(delivered) = self.messages.pop_front() {
+            self.breaks_after = self.breaks_after.map(|left| left.saturating_sub(1));
             return Some(Content::Message(delivery(
                 &delivered,
                 &self.topic,
                 &self.store_host,
             )));
         }
-        self.delivered_at
-            .take()
-            .map(|at| Content::DeliveryTimestamp(wire_timestamp(at)))
+        self.take_status().or_else(|| self.take_time())
+    }
+
+    fn take_status(&mut self) -> Option<Content> {
+        self.status.take().map(Content::Status)
+    }
+
+    fn take_time(&mut self) -> Option<Content> {
+        let at = self.delivered_at.take()?;
+        Some(Content::DeliveryTimestamp(wire_timestamp(at)))
+    }
+
+    /// Whether the stream breaks here. What is left then was written, but never arrives.
+    fn breaks(&mut self) -> bool {
+        let begun = if self.status_last {
+            self.delivered_at.is_none()
+        } else {
+            self.status.is_none()
+        };
+        let breaks = begun && self.breaks_after == Some(0);
+        if breaks {
+            self.messages.clear();
+        }
+        breaks
     }
 }
 
@@ -151,6 +186,10 @@ impl Stream for Deliveries {
         if std::mem::take(&mut self.pause) {
             cx.waker().wake_by_ref();
             return TaskPoll::Pending;
+        }
+        if self.breaks() {
+            let message = "injected fault: the stream breaks";
+            return TaskPoll::Ready(Some(Err(Status::unavailable(message))));
         }
         let content = self.next();
         self.pause = content.is_some();

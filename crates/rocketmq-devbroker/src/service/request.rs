@@ -6,6 +6,7 @@ use rocketmq_proto::v2::Code;
 use tokio::time::Instant;
 use tonic::{Request, Status, metadata::MetadataMap};
 
+use crate::service::fault::Injected;
 use crate::{
     access::Signature,
     state::{Refusal, Signer},
@@ -32,6 +33,7 @@ pub(crate) struct Context {
     peer: Option<SocketAddr>,
     deadline: Option<Instant>,
     signer: Result<Signer, Refusal>,
+    injected: Option<Refusal>,
 }
 
 impl Context {
@@ -48,6 +50,10 @@ impl Context {
             client: text(metadata, CLIENT_ID).to_owned(),
             peer: request.extensions().get::<Peer>().and_then(|peer| peer.0),
             deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+            injected: request
+                .extensions()
+                .get()
+                .map(|Injected(refusal)| refusal.clone()),
             signer: signature.map_or_else(|| Ok(Signer::default()), |s| s.0.clone()),
         })
     }
@@ -60,6 +66,9 @@ impl Context {
     /// The client id, which every call must carry, after its signature.
     pub(crate) fn client(&self) -> Result<&str, Refusal> {
         self.signer()?;
+        if let Some(refusal) = &self.injected {
+            return Err(refusal.clone());
+        }
         if self.client.is_empty() {
             return Err(Refusal::new(
                 Code::ClientIdRequired,

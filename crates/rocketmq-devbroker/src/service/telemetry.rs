@@ -11,15 +11,14 @@ use crate::{
     core::Core,
     service::{
         ReplyStream,
-        convert::{name, ok, producer_retry_policy, recover, retry_policy, wire_duration},
+        convert::{self, name, ok, producer_retry_policy, recover, retry_policy, wire_duration},
         request::Context,
     },
-    state::{MAX_BATCH, Push, Refusal, Role, Signer, Terms},
+    state::{MAX_BATCH, MAX_LITE_TOPIC_BYTES, Push, Refusal, Role, Signer, Terms},
 };
 
-/// What the server says about lite topics, which this broker does not have.
+/// What the server says about lite topics, which can be sent to and not consumed.
 const LITE_SUBSCRIPTION_QUOTA: i32 = 2000;
-const MAX_LITE_TOPIC_BYTES: i32 = 64;
 
 /// Waits for the first settings, as the real server does before it answers anything, then serves
 /// the stream until either side ends it.
@@ -160,10 +159,10 @@ fn role(settings: &v2::Settings) -> Result<Role, Status> {
         Some(PubSub::Subscription(subscription)) => Ok(Role::Consumer {
             kind: settings.client_type(),
             group: name(subscription.group.as_ref()),
-            topics: subscription
+            subscriptions: subscription
                 .subscriptions
                 .iter()
-                .map(|e| name(e.topic.as_ref()))
+                .map(convert::subscription)
                 .collect(),
         }),
         None => {
@@ -197,7 +196,7 @@ fn merge(mut settings: v2::Settings, terms: &Terms) -> v2::Settings {
                 subscription.receive_batch_size = i32::try_from(MAX_BATCH).ok();
                 subscription.long_polling_timeout = Some(wire_duration(*max_long_poll));
                 subscription.lite_subscription_quota = Some(LITE_SUBSCRIPTION_QUOTA);
-                subscription.max_lite_topic_size = Some(MAX_LITE_TOPIC_BYTES);
+                subscription.max_lite_topic_size = i32::try_from(MAX_LITE_TOPIC_BYTES).ok();
             }
         }
     }

@@ -32,7 +32,7 @@ pub(crate) enum Role {
     Consumer {
         kind: ClientType,
         group: String,
-        topics: Vec<String>,
+        subscriptions: Vec<Subscription>,
     },
 }
 
@@ -41,6 +41,29 @@ pub(crate) enum Role {
 pub(crate) struct Signer {
     pub(crate) access_key: Option<String>,
     pub(crate) session_token: Option<String>,
+}
+
+/// What a consumer subscribes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Subscription {
+    /// The topic.
+    pub topic: String,
+    /// The expression that picks messages; none for all.
+    pub filter: Option<String>,
+    /// Whether the expression is about properties (SQL) rather than tags.
+    pub is_sql: bool,
+}
+
+impl Subscription {
+    fn check(&self) -> Result<(), Refusal> {
+        check_topic(&self.topic)?;
+        if self.is_sql && self.filter.as_deref().is_none_or(str::is_empty) {
+            let message = "expression format is not correct";
+            return Err(Refusal::new(Code::IllegalFilterExpression, message));
+        }
+        Ok(())
+    }
 }
 
 /// What the broker answers to settings.
@@ -156,10 +179,22 @@ impl State {
                 let message = "client type is not consumer, type: PULL_CONSUMER";
                 return Err(Refusal::new(Code::Unsupported, message));
             }
-            Role::Consumer { group, topics, .. } => {
-                topics.iter().try_for_each(|topic| check_topic(topic))?;
+            Role::Consumer {
+                kind,
+                group,
+                subscriptions,
+            } => {
+                subscriptions.iter().try_for_each(Subscription::check)?;
                 check_group(group)?;
-                let group = self.open_group(group)?.1.clone();
+                let name = group;
+                let group = self.open_group(name)?.1.clone();
+                if matches!(
+                    kind,
+                    ClientType::LitePushConsumer | ClientType::LiteSimpleConsumer
+                ) {
+                    let message = format!("regular group cannot use LITE mode: {name}");
+                    return Err(Refusal::new(Code::IllegalConsumerGroup, message));
+                }
                 Terms::Consumer {
                     group,
                     max_long_poll: self.limits.max_long_poll,

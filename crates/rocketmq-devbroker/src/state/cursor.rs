@@ -213,6 +213,13 @@ impl Cursor {
         }
     }
 
+    /// Lets a delivered message come once more. An ordered group knows no such thing.
+    pub(crate) fn duplicate(&mut self, place: Place) {
+        if let Mode::Concurrent(mode) = &mut self.mode {
+            mode.duplicate(place);
+        }
+    }
+
     /// Takes back deliveries that never reached the client: no attempt is spent.
     pub(crate) fn hand_back(&mut self, now: Timestamp, handles: &[Handle], timers: &mut Timers) {
         match &mut self.mode {
@@ -249,8 +256,8 @@ impl Cursor {
         }
     }
 
-    /// Messages that wait to be delivered, for the first time or again.
-    pub(crate) fn waiting(&self, now: Timestamp, topic: &Topic) -> u64 {
+    /// Messages that wait to be delivered, for the first time or again, by queue.
+    pub(crate) fn waiting(&self, now: Timestamp, topic: &Topic) -> Vec<u64> {
         match &self.mode {
             Mode::Concurrent(mode) => mode.waiting(topic),
             Mode::Ordered(mode) => mode.waiting(now, topic),
@@ -282,6 +289,28 @@ impl Cursor {
     }
 }
 
+impl Cursor {
+    fn generation(&self) -> u64 {
+        match &self.mode {
+            Mode::Concurrent(mode) => mode.generation(),
+            Mode::Ordered(mode) => mode.generation(),
+        }
+    }
+
+    /// Tells the journal that nothing is left.
+    fn end(&self, id: CursorId, journal: &mut Journal) {
+        journal.end(|| Key::Cursor(id));
+        let (queues, places) = match &self.mode {
+            Mode::Concurrent(mode) => (mode.queues(), mode.places()),
+            Mode::Ordered(mode) => (mode.queues(), Vec::new()),
+        };
+        (0..queues).for_each(|queue| journal.end(|| Key::Position(id, queue)));
+        for place in places {
+            journal.end(|| Key::Delivery(id, place));
+        }
+    }
+}
+
 /// Cursors by topic and group, and by id.
 #[derive(Debug, Default)]
 pub(crate) struct Cursors {
@@ -294,6 +323,17 @@ pub(crate) struct Cursors {
 }
 
 impl Cursors {
+    /// Loses them all. No handle that they gave out is ever current again.
+    pub(crate) fn clear(&mut self, journal: &mut Journal) {
+        for (id, cursor) in (0..).map(CursorId).zip(&self.all) {
+            cursor.end(id, journal);
+            self.generation = self.generation.max(cursor.generation());
+        }
+        self.all.clear();
+        self.ids.clear();
+        self.touched.clear();
+    }
+
     pub(crate) fn find(&self, topic: &Arc<str>, group: &Arc<str>) -> Option<&Cursor> {
         let id = self.ids.get(&(Arc::clone(topic), Arc::clone(group)))?;
         self.all.get(id.0 as usize)

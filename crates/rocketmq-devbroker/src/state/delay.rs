@@ -43,6 +43,23 @@ impl Delayed {
     }
 }
 
+impl Delayed {
+    /// The messages that wait, soonest first, with the time of each.
+    pub(crate) fn waiting(&self) -> Vec<(&Draft, Timestamp)> {
+        let waiting = self.waiting.values();
+        let mut waiting: Vec<_> = waiting.map(|(draft, timer)| (draft, timer.at())).collect();
+        waiting.sort_by(|(a, at), (b, other)| (at, &a.id).cmp(&(other, &b.id)));
+        waiting
+    }
+
+    /// Loses them all.
+    pub(crate) fn clear(&mut self, journal: &mut Journal) {
+        for (id, _) in self.waiting.drain() {
+            journal.end(|| Key::Delayed(id.0));
+        }
+    }
+}
+
 const RECALL_PREFIX: &str = "delay-";
 
 impl State {

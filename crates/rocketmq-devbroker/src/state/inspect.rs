@@ -1,14 +1,18 @@
 //! What tests may see of the state.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+mod queues;
+
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use rocketmq_proto::v2::ClientType;
 
 use crate::state::{
-    State, Timestamp, clients::Role, cursor::Cursor, group::dead_letter_topic, log::Log,
-    message::Stored,
+    State, Timestamp, clients::Role, clients::Subscription, cursor::Cursor,
+    group::dead_letter_topic, log::Log, message::Stored,
 };
+
+pub use self::queues::{DelayedMessage, QueueLag, QueueOffsets};
 
 /// A message as it lies in a queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +68,8 @@ pub struct ConnectedClient {
     pub group: Option<String>,
     /// The topics that it publishes to or subscribes to.
     pub topics: Vec<String>,
+    /// What it subscribes to, with filters, if it is a consumer.
+    pub subscriptions: Vec<Subscription>,
     /// Whether the broker calls it a push consumer.
     pub is_push_consumer: bool,
     /// The access key that its telemetry stream is signed with, if it is.
@@ -153,37 +159,30 @@ impl State {
         self.cursors.of_group(group).flat_map(of_cursor).collect()
     }
 
-    /// Messages of the topic that wait for the group, for the first time or again.
-    pub(crate) fn lag(&self, now: Timestamp, topic: &str, group: &str) -> u64 {
-        let Some(topic) = self.topics.get(topic) else {
-            return 0;
-        };
-        let group: Arc<str> = group.into();
-        if let Some(cursor) = self.cursors.find(&topic.name, &group) {
-            return cursor.waiting(now, topic);
-        }
-        let young = topic.queues.iter().filter(|log| log.first() == 0);
-        young.map(|log| log.end()).sum()
-    }
-
     pub(crate) fn connected_clients(&self) -> Vec<ConnectedClient> {
         let mut clients: Vec<ConnectedClient> = self
             .clients
             .connected()
             .map(|client| {
-                let (group, topics, kind) = match &client.role {
-                    Role::Producer { topics } => (None, topics.clone(), ClientType::Producer),
+                let (group, topics, subscriptions, kind) = match &client.role {
+                    Role::Producer { topics } => {
+                        (None, topics.clone(), Vec::new(), ClientType::Producer)
+                    }
                     Role::Consumer {
                         kind,
                         group,
-                        topics,
-                    } => (Some(group.clone()), topics.clone(), *kind),
+                        subscriptions,
+                    } => {
+                        let topics = subscriptions.iter().map(|s| s.topic.clone()).collect();
+                        (Some(group.clone()), topics, subscriptions.clone(), *kind)
+                    }
                 };
                 let is_push_consumer = kind == ClientType::PushConsumer;
                 ConnectedClient {
                     id: client.name.to_string(),
                     group,
                     topics,
+                    subscriptions,
                     is_push_consumer,
                     access_key: client.signer.access_key.clone(),
                     session_token: client.signer.session_token.clone(),

@@ -14,6 +14,8 @@ const MAX_PROPERTIES: usize = 128;
 const MAX_PROPERTIES_BYTES: usize = 16 << 10;
 /// A message group must be shorter than this.
 const MESSAGE_GROUP_BYTES: usize = 64;
+/// Bytes of the longest name of a lite topic.
+pub(crate) const MAX_LITE_TOPIC_BYTES: usize = 64;
 const MAX_DELAY: Duration = Duration::from_secs(24 * 3600);
 /// The longest time that a transaction may ask to be left alone.
 const MAX_RECOVERY_SECONDS: i64 = 3600;
@@ -30,6 +32,10 @@ pub(crate) struct Limits {
     pub(crate) retained_messages: usize,
     pub(crate) max_stored_bytes: usize,
     pub(crate) checks: CheckTimes,
+    /// Several messages in one request are answered with one entry.
+    pub(crate) one_entry_batch: bool,
+    /// A receive is answered with time of delivery, messages, status.
+    pub(crate) status_last: bool,
 }
 
 impl Default for Limits {
@@ -42,6 +48,8 @@ impl Default for Limits {
             retained_messages: 10_000,
             max_stored_bytes: 1 << 30,
             checks: CheckTimes::default(),
+            one_entry_batch: true,
+            status_last: false,
         }
     }
 }
@@ -69,6 +77,11 @@ impl Limits {
         check_keys(draft)?;
         check_properties(draft)?;
         check_message_group(draft)?;
+        check_lite_topic(draft)?;
+        if draft.priority.is_some_and(|priority| priority < 0) {
+            let message = "the priority must be greater than or equal to 0";
+            return Err(Refusal::new(Code::InternalServerError, message));
+        }
         if draft.deliver_at.is_some_and(|at| at.since(now) > MAX_DELAY) {
             let max = MAX_DELAY.as_millis();
             let message = format!("the max delay time of message is too large, max is {max}");
@@ -198,7 +211,7 @@ fn check_tag(draft: &Draft) -> Result<(), Refusal> {
 
 fn check_keys(draft: &Draft) -> Result<(), Refusal> {
     let illegal = |message| Err(Refusal::new(Code::IllegalMessageKey, message));
-    if draft.keys.iter().any(|key| key.trim().is_empty()) {
+    if draft.keys.iter().any(|key| is_blank(key)) {
         return illegal("key cannot be the char sequence of whitespace");
     }
     if draft.keys.iter().any(|key| has_control(key)) {
@@ -250,6 +263,27 @@ fn check_message_group(draft: &Draft) -> Result<(), Refusal> {
     }
     if has_control(group) {
         return illegal("message group cannot contain control character".to_owned());
+    }
+    Ok(())
+}
+
+fn check_lite_topic(draft: &Draft) -> Result<(), Refusal> {
+    draft.lite_topic.as_deref().map_or(Ok(()), check_lite_name)
+}
+
+/// Whether a lite topic may have this name.
+pub(crate) fn check_lite_name(name: &str) -> Result<(), Refusal> {
+    let illegal = |message: String| Err(Refusal::new(Code::IllegalLiteTopic, message));
+    if name.len() > MAX_LITE_TOPIC_BYTES {
+        return illegal(format!(
+            "lite topic exceed the max size {MAX_LITE_TOPIC_BYTES}"
+        ));
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    if !name.chars().all(allowed) {
+        let message = "lite topic can only contain alphanumeric characters, hyphens(-), and \
+                       underscores(_)";
+        return illegal(message.to_owned());
     }
     Ok(())
 }

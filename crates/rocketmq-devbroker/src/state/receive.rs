@@ -44,6 +44,16 @@ pub(crate) struct Poll {
     attempt_id: String,
 }
 
+/// What a receive gets, and how.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Answer {
+    pub(crate) delivered: Vec<Delivered>,
+    /// Time of delivery first, status last.
+    pub(crate) status_last: bool,
+    /// After so many messages the stream breaks.
+    pub(crate) breaks_after: Option<usize>,
+}
+
 impl State {
     /// Checks a receive, in the order of the real server, and opens the group's cursor: a new
     /// group's position is set by its first receive.
@@ -107,11 +117,34 @@ impl State {
             attempt_id: &poll.attempt_id,
             max_attempts,
         };
-        let taken = cursor.take(now, &take, topic, &mut self.timers);
+        let mut taken = cursor.take(now, &take, topic, &mut self.timers);
+        for delivered in &taken.delivered {
+            if self.faults.duplicate() {
+                cursor.duplicate(delivered.message.place());
+                self.ready.insert(Arc::clone(&poll.topic));
+            }
+        }
+        if taken.delivered.len() > 1 && self.faults.reverse() {
+            taken.delivered.reverse();
+        }
         for message in taken.exhausted {
             self.bury(now, &message, &poll.group);
         }
         taken.delivered
+    }
+
+    /// How a receive of these messages is answered.
+    pub(crate) fn answer(&mut self, delivered: Vec<Delivered>) -> Answer {
+        let breaks_after = if delivered.is_empty() {
+            None
+        } else {
+            self.faults.broken_receives.pop_front()
+        };
+        Answer {
+            status_last: self.limits.status_last || self.faults.status_last,
+            delivered,
+            breaks_after,
+        }
     }
 
     /// Takes back deliveries whose receive was cancelled before they were written: they are there

@@ -12,7 +12,7 @@ use crate::state::{
 };
 
 impl State {
-    #[cfg(feature = "persist")]
+    #[cfg(any(test, feature = "persist"))]
     pub(crate) fn stored_bytes(&self) -> usize {
         self.stored_bytes
     }

@@ -23,14 +23,12 @@ pub(crate) struct Sent {
 
 impl State {
     /// Stores all messages of one request, or none. Several messages are one batch and get **one**
-    /// answer, as the real server does it.
-    pub(crate) fn send(&mut self, now: Timestamp, drafts: Vec<Draft>) -> Result<Sent, Refusal> {
-        if let Some(code) = self.faults.fail_send() {
-            return Err(Refusal::new(
-                code,
-                "injected fault: the message is not stored",
-            ));
-        }
+    /// answer, as the real server does it, unless it is told otherwise.
+    pub(crate) fn send(
+        &mut self,
+        now: Timestamp,
+        drafts: Vec<Draft>,
+    ) -> Result<Vec<Sent>, Refusal> {
         let sent = self.store(now, drafts)?;
         if let Some(code) = self.faults.fail_send_after_storing() {
             return Err(Refusal::new(code, "injected fault: the message is stored"));
@@ -38,7 +36,7 @@ impl State {
         Ok(sent)
     }
 
-    fn store(&mut self, now: Timestamp, drafts: Vec<Draft>) -> Result<Sent, Refusal> {
+    fn store(&mut self, now: Timestamp, mut drafts: Vec<Draft>) -> Result<Vec<Sent>, Refusal> {
         let corrupted = |message| Refusal::new(Code::MessageCorrupted, message);
         let first = drafts
             .first()
@@ -52,18 +50,46 @@ impl State {
         }
         self.check_types(&topic, &drafts)?;
         self.make_room(&drafts)?;
-        let count = drafts.len();
-        let mut answer = None;
-        for draft in drafts {
-            let sent = self.store_one(now, draft);
-            answer.get_or_insert(sent);
+        if drafts.len() > 1 {
+            self.check_batch(&mut drafts)?;
         }
-        let mut sent = answer.ok_or_else(|| corrupted("no message to send"))?;
-        if count > 1 {
+        let mut sent: Vec<Sent> = drafts
+            .into_iter()
+            .map(|draft| self.store_one(now, draft))
+            .collect();
+        let entry_per_message = self.faults.entry_per_message || !self.limits.one_entry_batch;
+        if let [first, _, ..] = sent.as_mut_slice()
+            && !entry_per_message
+        {
             self.batches += 1;
-            sent.message_id = format!("BATCH{:027X}", self.batches);
+            first.message_id = format!("BATCH{:027X}", self.batches);
+            sent.truncate(1);
         }
         Ok(sent)
+    }
+
+    /// What the broker says to several messages at once. Types are looked at in the first only; it
+    /// decides on the encoding of all, too.
+    fn check_batch(&self, drafts: &mut [Draft]) -> Result<(), Refusal> {
+        let refuse = |message: &str| Err(Refusal::new(Code::InternalServerError, message));
+        if drafts.iter().any(|draft| draft.deliver_at.is_some()) {
+            return refuse("delayed messages are not supported for batching");
+        }
+        if drafts
+            .iter()
+            .any(|draft| draft.kind() == MessageType::Transaction)
+        {
+            return refuse("the message is illegal: a transaction has one message");
+        }
+        let bytes: usize = drafts.iter().map(|draft| draft.body.len()).sum();
+        if bytes > self.limits.max_body_bytes {
+            return refuse("message body size exceeded");
+        }
+        if let [first, rest @ ..] = drafts {
+            rest.iter_mut()
+                .for_each(|draft| draft.encoding = first.encoding);
+        }
+        Ok(())
     }
 
     fn store_one(&mut self, now: Timestamp, draft: Draft) -> Sent {
@@ -116,19 +142,15 @@ impl State {
             );
             Refusal::new(Code::MessagePropertyConflictWithType, message)
         };
-        let kinds = || drafts.iter().map(Draft::kind);
+        let actual = drafts.first().map(Draft::kind).unwrap_or_default();
         // A topic that is not there has no type: this is what the real server says then.
         let Ok(topic) = self.open_topic(topic) else {
-            return Err(conflict("UNSPECIFIED", kinds().next().unwrap_or_default()));
+            return Err(conflict("UNSPECIFIED", actual));
         };
         let kind = topic.kind;
-        match kinds().find(|actual| !kind.accepts().contains(actual)) {
-            Some(actual) => Err(conflict(&kind.to_string(), actual)),
-            None if drafts.len() > 1 && kinds().any(|kind| kind == MessageType::Transaction) => {
-                let message = "the message is illegal: a transaction has one message";
-                Err(Refusal::new(Code::InternalServerError, message))
-            }
-            None => Ok(()),
+        if !kind.takes(actual) {
+            return Err(conflict(&kind.to_string(), actual));
         }
+        Ok(())
     }
 }

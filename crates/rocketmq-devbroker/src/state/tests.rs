@@ -5,7 +5,7 @@ mod concurrent;
 mod dead_letter;
 mod fifo;
 mod filter;
-mod random;
+mod fuzz;
 mod receive;
 #[cfg(feature = "persist")]
 mod restore;

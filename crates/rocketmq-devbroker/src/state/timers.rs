@@ -21,6 +21,13 @@ pub(crate) enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct TimerKey(Timestamp, u64);
 
+impl TimerKey {
+    /// When the event is due.
+    pub(crate) fn at(self) -> Timestamp {
+        self.0
+    }
+}
+
 /// The events to come. Holds at most one per lease, ordered queue, delayed message and half
 /// message.
 #[derive(Debug, Default)]
@@ -35,6 +42,10 @@ impl Timers {
         let key = TimerKey(at, self.serial);
         self.events.insert(key, event);
         key
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.events.clear();
     }
 
     pub(crate) fn remove(&mut self, key: TimerKey) {

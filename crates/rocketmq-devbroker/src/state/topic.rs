@@ -23,29 +23,43 @@ pub enum TopicType {
     Delay,
     /// Half messages that a transaction commits.
     Transaction,
-    /// All of the above; what a topic gets that nobody declared.
+    /// Messages with a priority; higher ones come first.
+    Priority,
+    /// Messages with a lite topic. They can be sent; lite consumers are refused.
+    Lite,
+    /// All kinds; what a topic gets that nobody declared.
     Mixed,
 }
 
 impl TopicType {
-    const ALL: [(&'static str, Self); 5] = [
+    const ALL: [(&'static str, Self); 7] = [
         ("NORMAL", Self::Normal),
         ("FIFO", Self::Fifo),
         ("DELAY", Self::Delay),
         ("TRANSACTION", Self::Transaction),
+        ("PRIORITY", Self::Priority),
+        ("LITE", Self::Lite),
         ("MIXED", Self::Mixed),
     ];
 
     /// The message types that a route advertises for this topic.
     pub(crate) fn accepts(self) -> &'static [MessageType] {
-        use MessageType::{Delay, Fifo, Normal, Transaction};
+        use MessageType::{Delay, Fifo, Lite, Normal, Priority, Transaction};
         match self {
             Self::Normal => &[Normal],
             Self::Fifo => &[Fifo],
             Self::Delay => &[Delay],
             Self::Transaction => &[Transaction],
+            Self::Priority => &[Priority],
+            Self::Lite => &[Lite],
             Self::Mixed => &[Normal, Fifo, Delay, Transaction],
         }
+    }
+
+    /// Whether a message of this type may be sent. A mixed topic takes what its route does not tell,
+    /// too.
+    pub(crate) fn takes(self, kind: MessageType) -> bool {
+        self == Self::Mixed || self.accepts().contains(&kind)
     }
 }
 
@@ -119,6 +133,17 @@ impl Topic {
         );
     }
 
+    /// Loses all messages.
+    pub(crate) fn clear(&mut self, journal: &mut Journal) {
+        for (queue, log) in (0..).zip(&mut self.queues) {
+            for message in log.iter() {
+                journal.end(|| Key::Message(Arc::clone(&self.name), message.place()));
+            }
+            *log = Log::default();
+            journal.set(|| Key::Log(Arc::clone(&self.name), queue), || Value::Log(0));
+        }
+    }
+
     pub(crate) fn accepts(&self) -> &'static [MessageType] {
         self.kind.accepts()
     }
@@ -128,11 +153,15 @@ impl Topic {
         i32::try_from(self.queues.len()).unwrap_or(i32::MAX)
     }
 
-    /// The queue of the next message: by hash for an ordered one, else in turn.
+    /// The queue of the next message: by hash for an ordered one, by priority, else in turn.
     pub(crate) fn choose_queue(&mut self, draft: &Draft) -> u32 {
         let count = self.queues.len();
         let index = if let Some(group) = &draft.message_group {
             usize::try_from(stable_hash(group) % count as u64).unwrap_or_default()
+        } else if self.kind == TopicType::Priority {
+            // A queue per priority; those beyond the last share it.
+            let priority = draft.priority.unwrap_or_default();
+            usize::try_from(priority).unwrap_or_default().min(count - 1)
         } else {
             self.next_queue = (self.next_queue + 1) % count;
             self.next_queue
@@ -158,6 +187,18 @@ impl Topic {
         });
         log.push(Arc::clone(&stored));
         stored
+    }
+
+    /// The order in which queues are looked at when it is the turn of `first`.
+    pub(crate) fn order(&self, first: usize) -> impl Iterator<Item = usize> + use<> {
+        let (count, priority) = (self.queues.len(), self.kind == TopicType::Priority);
+        (0..count).map(move |turn| {
+            if priority {
+                count - 1 - turn
+            } else {
+                (first + turn) % count
+            }
+        })
     }
 
     pub(crate) fn at(&self, place: Place) -> Option<&Arc<Stored>> {

@@ -148,6 +148,14 @@ impl Transactions {
         }
     }
 
+    /// Loses them all.
+    pub(crate) fn clear(&mut self, journal: &mut Journal) {
+        while let Some((id, _)) = self.halves.pop_first() {
+            journal.end(|| Key::Half(id.0));
+        }
+        self.named.clear();
+    }
+
     fn next_serial(&mut self) -> u64 {
         self.serial += 1;
         self.serial

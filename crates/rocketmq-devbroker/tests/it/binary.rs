@@ -105,7 +105,7 @@ fn wrong_arguments_are_told_with_what_is_accepted() {
         (["--listen", "nonsense"], "expected IP:PORT"),
         (
             ["--topic", "t:NOPE"],
-            "NORMAL, FIFO, DELAY, TRANSACTION, MIXED",
+            "NORMAL, FIFO, DELAY, TRANSACTION, PRIORITY, LITE, MIXED",
         ),
         (["--group", "g:nope"], "`fifo` or `retry=N`"),
         (["--group", "g:retry=x"], "not a number"),

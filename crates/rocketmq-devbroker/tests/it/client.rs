@@ -223,6 +223,19 @@ impl Client {
         self.settings(Self::subscription(topic, group)).await
     }
 
+    pub(crate) async fn consume_filtered(
+        &mut self,
+        topic: &str,
+        group: &str,
+        filter: v2::FilterExpression,
+    ) -> Result<v2::Settings, Status> {
+        let mut settings = Self::subscription(topic, group);
+        if let Some(PubSub::Subscription(subscription)) = &mut settings.pub_sub {
+            subscription.subscriptions[0].expression = Some(filter);
+        }
+        self.settings(settings).await
+    }
+
     /// The first reply to settings, whatever it is.
     pub(crate) async fn consume_raw(&mut self, topic: &str, group: &str) -> v2::TelemetryCommand {
         let command = Some(Command::Settings(Self::subscription(topic, group)));
@@ -306,6 +319,29 @@ impl Client {
             }
         }
         Ok(received)
+    }
+
+    /// The messages of a receive, and the error that it breaks with.
+    pub(crate) async fn receive_until_error(
+        &self,
+        ask: v2::ReceiveMessageRequest,
+    ) -> (Vec<v2::Message>, Option<Status>) {
+        let mut request = self.request(ask);
+        request.set_timeout(Duration::from_secs(25));
+        let stream = self.stub.clone().receive_message(request).await;
+        let mut stream = stream.unwrap().into_inner();
+        let mut messages = Vec::new();
+        loop {
+            match stream.message().await {
+                Ok(None) => return (messages, None),
+                Ok(Some(item)) => {
+                    if let Some(Content::Message(message)) = item.content {
+                        messages.push(message);
+                    }
+                }
+                Err(status) => return (messages, Some(status)),
+            }
+        }
     }
 
     pub(crate) async fn ack(

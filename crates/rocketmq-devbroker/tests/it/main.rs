@@ -5,6 +5,8 @@ mod binary;
 mod client;
 mod consume;
 mod faults;
+mod injected;
+mod inspect;
 #[cfg(feature = "persist")]
 mod persist;
 mod produce;

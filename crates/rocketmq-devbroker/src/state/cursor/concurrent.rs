@@ -28,6 +28,8 @@ pub(crate) struct Concurrent {
     entries: HashMap<Place, Entry>,
     /// Entries that wait for their next attempt, oldest first.
     ready: VecDeque<Place>,
+    /// Deliveries to be made once more, whatever became of them.
+    again: VecDeque<Place>,
     next_queue: usize,
     generation: u64,
     /// Handles up to this generation are from before a restart: none is current.
@@ -63,6 +65,7 @@ impl Concurrent {
             positions: starts,
             entries: HashMap::new(),
             ready: VecDeque::new(),
+            again: VecDeque::new(),
             next_queue: 0,
             generation,
             start: generation,
@@ -101,9 +104,9 @@ impl Concurrent {
                     .push(self.lease(now, take, message, attempts + 1, timers));
             }
         }
+        self.take_again(now, take, topic, timers, &mut taken);
         let queues = topic.queues.len();
-        for turn in 0..queues {
-            let queue = (self.next_queue + turn) % queues;
+        for queue in topic.order(self.next_queue) {
             let log = &topic.queues[queue];
             while taken.delivered.len() < take.batch {
                 let offset = self.positions[queue].max(log.first());
@@ -118,6 +121,43 @@ impl Concurrent {
         }
         self.next_queue = (self.next_queue + 1) % queues;
         taken
+    }
+
+    /// Lets a delivered message come once more, whatever becomes of the delivery.
+    pub(crate) fn duplicate(&mut self, place: Place) {
+        self.again.push_back(place);
+    }
+
+    /// Makes deliveries once more. The older handle of a message that is held goes out of date.
+    fn take_again(
+        &mut self,
+        now: Timestamp,
+        take: &Take<'_>,
+        topic: &Topic,
+        timers: &mut Timers,
+        taken: &mut Taken,
+    ) {
+        while taken.delivered.len() < take.batch {
+            let Some(place) = self.again.pop_front() else {
+                return;
+            };
+            let message = topic.at(place).filter(|message| take.filter.wants(message));
+            let Some(message) = message else { continue };
+            let attempts = match self.entries.get_mut(&place) {
+                None => 0,
+                Some(entry) if entry.attempts >= take.max_attempts => continue,
+                Some(entry) => match entry.lease.take() {
+                    // It waits for its next attempt and comes anyway.
+                    None => continue,
+                    Some(lease) => {
+                        timers.remove(lease.timer);
+                        entry.attempts
+                    }
+                },
+            };
+            let delivered = self.lease(now, take, message, attempts + 1, timers);
+            taken.delivered.push(delivered);
+        }
     }
 
     fn lease(
@@ -157,6 +197,19 @@ impl Concurrent {
             handle: handle.encode(),
             attempt,
         }
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(crate) fn queues(&self) -> u32 {
+        u32::try_from(self.positions.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Of all that is delivered and not settled, and of what the journal is to be told.
+    pub(crate) fn places(&self) -> Vec<Place> {
+        self.entries.keys().chain(&self.changed).copied().collect()
     }
 
     pub(crate) fn ack(
@@ -347,12 +400,18 @@ impl Concurrent {
         self.entries.iter().filter_map(held).collect()
     }
 
-    pub(crate) fn waiting(&self, topic: &Topic) -> u64 {
+    /// By queue.
+    pub(crate) fn waiting(&self, topic: &Topic) -> Vec<u64> {
         let new = topic.queues.iter().zip(&self.positions);
-        let new: u64 = new
+        let mut waiting: Vec<u64> = new
             .map(|(log, at)| log.end() - (*at).max(log.first()))
-            .sum();
-        new + self.ready.len() as u64
+            .collect();
+        for place in &self.ready {
+            if let Some(queue) = waiting.get_mut(place.queue as usize) {
+                *queue += 1;
+            }
+        }
+        waiting
     }
 }
 

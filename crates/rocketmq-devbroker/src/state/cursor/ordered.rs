@@ -253,6 +253,14 @@ impl Ordered {
         Ok(())
     }
 
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(crate) fn queues(&self) -> u32 {
+        u32::try_from(self.queues.len()).unwrap_or(u32::MAX)
+    }
+
     pub(crate) fn ack(
         &mut self,
         now: Timestamp,
@@ -432,7 +440,8 @@ impl Ordered {
         held
     }
 
-    pub(crate) fn waiting(&self, now: Timestamp, topic: &Topic) -> u64 {
+    /// By queue.
+    pub(crate) fn waiting(&self, now: Timestamp, topic: &Topic) -> Vec<u64> {
         let pairs = topic.queues.iter().zip(&self.queues);
         let count = |(log, queue): (&Log, &Queue)| {
             let batch = queue.batch.as_ref().filter(|batch| batch.blocks(now));
@@ -440,7 +449,7 @@ impl Ordered {
             let from = last.map_or(queue.committed, |last| last.offset + 1);
             log.end() - from.max(log.first())
         };
-        pairs.map(count).sum()
+        pairs.map(count).collect()
     }
 }
 

@@ -80,11 +80,11 @@ impl Bench {
         state.create_group("g", config).unwrap();
         let now = Timestamp::from_millis(1_000_000);
         for client in ["a", "b"] {
-            let (group, topics) = ("g".to_owned(), vec!["t".to_owned()]);
+            let (group, subscriptions) = ("g".to_owned(), Vec::new());
             let role = Role::Consumer {
                 kind: ClientType::PushConsumer,
                 group,
-                topics,
+                subscriptions,
             };
             state.register(now, client, role, true).unwrap();
         }
@@ -128,7 +128,9 @@ impl Bench {
     }
 
     pub(super) fn send(&mut self, draft: Draft) -> Result<super::super::Sent, Refusal> {
-        self.state.send(self.now, vec![draft])
+        let mut sent = self.state.send(self.now, vec![draft])?;
+        assert_eq!(sent.len(), 1);
+        Ok(sent.remove(0))
     }
 
     pub(super) fn ask(&self, client: &str) -> Ask {

@@ -31,7 +31,8 @@ fn a_batch_gets_one_answer_and_is_stored_whole() {
     let mut bench = Bench::new();
     let drafts = ["m1", "m2", "m3"].map(|id| draft("t", id)).to_vec();
     let sent = bench.state.send(bench.now, drafts).unwrap();
-    assert_eq!(sent.offset, 0);
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].offset, 0);
     assert_eq!(ids(&bench.receive("a")), ["m1", "m2", "m3"]);
 }
 
@@ -294,28 +295,14 @@ fn a_full_store_refuses_until_something_is_consumed() {
 }
 
 #[test]
-fn a_failed_send_stores_nothing_and_one_that_only_seems_to_fail_does() {
+fn a_send_that_only_seems_to_fail_is_stored() {
     let mut bench = Bench::new();
-    bench
-        .state
-        .faults
-        .sends
-        .push_back(Code::InternalServerError);
-    bench
-        .state
-        .faults
-        .sends_after_storing
-        .push_back(Code::ProxyTimeout);
-    assert_eq!(
-        bench.send(draft("t", "m1")).unwrap_err().code,
-        Code::InternalServerError
-    );
-    assert_eq!(
-        bench.send(draft("t", "m2")).unwrap_err().code,
-        Code::ProxyTimeout
-    );
-    bench.put("m3");
-    assert_eq!(ids(&bench.receive("a")), ["m2", "m3"]);
+    let faults = &mut bench.state.faults;
+    faults.sends_after_storing.push_back(Code::ProxyTimeout);
+    let refusal = bench.send(draft("t", "m1")).unwrap_err();
+    assert_eq!(refusal.code, Code::ProxyTimeout);
+    bench.put("m2");
+    assert_eq!(ids(&bench.receive("a")), ["m1", "m2"]);
 }
 
 #[test]

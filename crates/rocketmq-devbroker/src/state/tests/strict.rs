@@ -11,7 +11,7 @@ fn consumer(kind: ClientType, group: &str) -> Role {
     Role::Consumer {
         kind,
         group: group.to_owned(),
-        topics: vec!["t".to_owned()],
+        subscriptions: Vec::new(),
     }
 }
 
