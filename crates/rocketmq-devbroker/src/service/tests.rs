@@ -23,7 +23,7 @@ use crate::{
     state::{GroupConfig, Limits, State, TopicType},
 };
 
-const CASES: u32 = 10_000;
+const CASES: u32 = 3_000;
 const MAX_STORED_BYTES: usize = 1 << 20;
 /// Far beyond what any call may take; the clock is paused.
 const NEVER: std::time::Duration = std::time::Duration::from_secs(3600);
@@ -133,6 +133,7 @@ fn no_request_makes_the_service_panic_hang_or_grow() {
         .start_paused(true)
         .build()
         .unwrap();
+    let _entered = runtime.enter();
     let core = core();
     let requests = (
         proptest::sample::select(&METHODS[..]),
@@ -140,7 +141,11 @@ fn no_request_makes_the_service_panic_hang_or_grow() {
         proptest::option::weighted(0.2, (any::<prop::sample::Index>(), any::<u8>())),
         proptest::bool::weighted(0.05),
     );
-    let mut runner = TestRunner::new(Config::with_cases(CASES));
+    let mut runner = TestRunner::new(Config {
+        cases: CASES,
+        failure_persistence: None,
+        ..Config::default()
+    });
     let checked = runner.run(&requests, |(method, fields, mutation, raw)| {
         let message = fields.concat();
         let mut body = if raw { message.into() } else { frame(&message) };

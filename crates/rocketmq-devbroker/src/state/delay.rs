@@ -6,7 +6,7 @@ use rocketmq_proto::v2::Code;
 
 use crate::state::{
     State, Timestamp,
-    facts::{Key, Value},
+    facts::{Journal, Key, Value},
     message::Draft,
     refusal::Refusal,
     timers::{Event, TimerKey},

@@ -18,6 +18,9 @@ use crate::state::{
     topic::Topic,
 };
 
+/// Dead letters that are remembered; of older ones no handle is current.
+const MAX_GIVEN_UP: usize = 10_000;
+
 /// Deliveries of one group on one topic.
 #[derive(Debug)]
 pub(crate) struct Concurrent {
@@ -30,6 +33,8 @@ pub(crate) struct Concurrent {
     ready: VecDeque<Place>,
     /// Deliveries to be made once more, whatever became of them.
     again: VecDeque<Place>,
+    /// Dead letters: an acknowledgement that comes too late for one is no success.
+    given_up: BTreeSet<Place>,
     next_queue: usize,
     generation: u64,
     /// Handles up to this generation are from before a restart: none is current.
@@ -66,6 +71,7 @@ impl Concurrent {
             entries: HashMap::new(),
             ready: VecDeque::new(),
             again: VecDeque::new(),
+            given_up: BTreeSet::new(),
             next_queue: 0,
             generation,
             start: generation,
@@ -96,7 +102,7 @@ impl Concurrent {
             if !take.filter.wants(message) {
                 self.entries.remove(&place);
             } else if attempts >= take.max_attempts {
-                self.entries.remove(&place);
+                self.give_up(place);
                 taken.exhausted.push(Arc::clone(message));
             } else {
                 taken
@@ -121,6 +127,16 @@ impl Concurrent {
         }
         self.next_queue = (self.next_queue + 1) % queues;
         taken
+    }
+
+    /// Lets go of a message that has no attempt left.
+    fn give_up(&mut self, place: Place) {
+        self.entries.remove(&place);
+        self.changed.insert(place);
+        self.given_up.insert(place);
+        if self.given_up.len() > MAX_GIVEN_UP {
+            self.given_up.pop_first();
+        }
     }
 
     /// Lets a delivered message come once more, whatever becomes of the delivery.
@@ -219,7 +235,8 @@ impl Concurrent {
         timers: &mut Timers,
     ) -> Result<(), Refusal> {
         let current = handle.deadline > now && handle.generation > self.start;
-        if current && !self.entries.contains_key(&handle.place) {
+        let gone = !self.entries.contains_key(&handle.place);
+        if current && gone && !self.given_up.contains(&handle.place) {
             return Ok(());
         }
         self.check(now, handle)?;
@@ -304,8 +321,7 @@ impl Concurrent {
         }
         entry.lease = None;
         if entry.attempts >= max_attempts {
-            self.entries.remove(&place);
-            self.changed.insert(place);
+            self.give_up(place);
             return Lapsed::Exhausted(place);
         }
         self.ready.push_back(place);

@@ -112,3 +112,14 @@ fn the_dead_letter_topic_exists_only_once_there_is_one() {
     bench.forward(&handle).unwrap();
     assert_eq!(bench.state.open_topic("%DLQ%g").unwrap().queue_count(), 1);
 }
+
+#[test]
+fn an_ack_of_a_message_that_was_given_up_fails() {
+    let mut bench = Bench::retries(0);
+    bench.put("m");
+    let held = bench.receive("a");
+    bench.state.expire_leases(bench.now, "g");
+    assert_eq!(bench.dead_letters(), ["m"]);
+    let refusal = bench.ack(&held[0].handle).unwrap_err();
+    assert_eq!(refusal.code, Code::InvalidReceiptHandle);
+}

@@ -1,9 +1,11 @@
 //! Conditions, as the real server judges them.
 
+use proptest::prelude::*;
 use rocketmq_proto::v2::{Code, FilterType};
 
 use crate::state::{
-    Ask, Draft, Refusal,
+    Ask, Draft, Refusal, Stored, Timestamp,
+    filter::Filter,
     tests::bench::{Bench, draft},
 };
 
@@ -275,4 +277,65 @@ fn a_condition_is_bounded_in_size_and_depth() {
     }
     let wide = vec!["a = '1'"; 1000].join(" OR ");
     assert_eq!(wanted(&wide).unwrap(), "1");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 10_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn no_condition_makes_the_reader_or_the_judge_panic(words in words()) {
+        if let Ok(filter) = Filter::parse(FilterType::Sql, &words.join(" ")) {
+            let message = Draft { tag: Some("T".to_owned()), ..draft("t", "m") };
+            filter.wants(&Stored::new(message, 0, 0, Timestamp::default()));
+        }
+    }
+}
+
+/// Words of conditions, and what is none.
+fn words() -> impl Strategy<Value = Vec<&'static str>> {
+    let words = [
+        "k",
+        "TAGS",
+        "(",
+        ")",
+        "NOT",
+        "AND",
+        "OR",
+        "=",
+        "<>",
+        "<",
+        ">=",
+        "BETWEEN",
+        "IN",
+        "IS",
+        "NULL",
+        "TRUE",
+        "'v'",
+        "''",
+        "'",
+        "1",
+        "-",
+        "+",
+        "2.5",
+        ".5",
+        "9223372036854775808",
+        "1e9",
+        ",",
+        "CONTAINS",
+        "/*",
+        "*/",
+        "--",
+        "\n",
+        "\u{e9}",
+        ";",
+        "0",
+        "$",
+        "''''",
+        "1L",
+    ];
+    proptest::collection::vec(proptest::sample::select(words.to_vec()), 0..24)
 }

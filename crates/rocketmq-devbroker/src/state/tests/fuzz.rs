@@ -10,8 +10,9 @@ use crate::state::{
     tests::bench::{Bench, LEASE, draft, seconds},
 };
 
-const CASES: u32 = 10_000;
-const STEPS: usize = 40;
+/// Of each kind of group.
+const CASES: u32 = 5_000;
+const STEPS: usize = 24;
 
 /// What to do next, and two numbers that say how.
 type Step = (u8, u8, u8);
@@ -211,7 +212,11 @@ fn play(play: Play, steps: Vec<Step>) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(CASES))]
+    #![proptest_config(ProptestConfig {
+        cases: CASES,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn without_order_every_message_is_acked_or_dead_and_held_once(
@@ -224,16 +229,5 @@ proptest! {
     #[test]
     fn in_order_no_message_is_lost_and_no_queue_stays_blocked(steps in steps()) {
         play(Play::new(GroupConfig::new().retry_max_times(1000), true), steps)?;
-    }
-
-    #[test]
-    fn no_condition_makes_the_parser_panic(text in "[aTN01'(). <>=,*+-]{0,40}|\\PC{0,40}") {
-        let ask = crate::state::Ask {
-            filter: Some((rocketmq_proto::v2::FilterType::Sql, text)),
-            ..Bench::new().ask("a")
-        };
-        let mut bench = Bench::new();
-        bench.put("m");
-        let _ = bench.receive_as(ask);
     }
 }
