@@ -72,7 +72,7 @@ fn core() -> Arc<Core> {
     state.create_topic("t", TopicType::Mixed, 2).unwrap();
     state.create_group("g", GroupConfig::new()).unwrap();
     let endpoints = rocketmq_proto::v2::Endpoints::default();
-    Arc::new(Core::new(state, endpoints, Access::default()))
+    Arc::new(Core::new(state, endpoints, Access::default(), None))
 }
 
 /// Fields of the protocol's messages, at random: numbers, texts, and messages of the same.

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use rocketmq_proto::v2::ClientType;
 
 use crate::state::{
-    Delivered, FactKey, FactValue, GroupConfig, Limits, Role, State, TopicType,
-    tests::bench::{Bench, LEASE, seconds},
+    Delivered, Draft, FactKey, FactValue, GroupConfig, Limits, Role, State, TopicType,
+    tests::bench::{Bench, LEASE, draft, ids, seconds},
 };
 
 const SEEDS: u64 = 60;
@@ -44,7 +44,7 @@ fn register(bench: &mut Bench) {
         let role = Role::Consumer {
             kind: ClientType::PushConsumer,
             group: "g".to_owned(),
-            topics: vec!["t".to_owned()],
+            subscriptions: Vec::new(),
         };
         bench.state.register(bench.now, client, role, true).unwrap();
     }
@@ -171,4 +171,39 @@ fn what_has_a_gap_is_no_state() {
     disk.facts.remove(&first);
     let mut state = State::new(true, Limits::default());
     assert!(state.restore(bench.now, 1, disk.facts).is_err());
+}
+
+#[test]
+fn what_was_lost_stays_lost() {
+    let limits = Limits::default();
+    let mut bench = Bench::with(GroupConfig::new(), TopicType::Mixed, limits.clone());
+    let mut disk = Disk::default();
+    disk.restart(&mut bench, &limits);
+    bench.state.create_topic("t", TopicType::Mixed, 1).unwrap();
+    bench.state.create_group("g", GroupConfig::new()).unwrap();
+    register(&mut bench);
+    bench.put_all(&["m1", "m2"]);
+    let deliver_at = Some(bench.now.plus(seconds(60)));
+    let later = Draft {
+        deliver_at,
+        ..draft("t", "m3")
+    };
+    bench.send(later).unwrap();
+    assert_eq!(bench.receive("a").len(), 2);
+    disk.keep(&mut bench);
+    bench.state.lose_messages();
+    disk.keep(&mut bench);
+    let names = |key: &FactKey| {
+        matches!(
+            key,
+            FactKey::Topic(_) | FactKey::Group(_) | FactKey::Log(..)
+        )
+    };
+    assert!(disk.facts.keys().all(names), "{:?}", disk.facts.keys());
+    disk.restart(&mut bench, &limits);
+    register(&mut bench);
+    bench.put("m4");
+    assert_eq!(ids(&bench.receive("a")), ["m4"]);
+    bench.pass(seconds(100));
+    assert_eq!(bench.state.messages("t").len(), 1);
 }
