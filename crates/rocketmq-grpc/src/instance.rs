@@ -1,10 +1,12 @@
 //! What a producer and a consumer have in common: an identity, sessions with every broker of their
 //! topics, and the routes of those topics.
 
+mod close;
+mod refresh;
 mod routes;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -16,9 +18,9 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, warn};
+use tracing::debug;
 
-use self::routes::{Routes, Topic};
+use self::routes::Routes;
 use crate::{
     Endpoints, Error, Filter, ServerSettings,
     client::Shared,
@@ -29,11 +31,6 @@ use crate::{
     rpc::{Rpc, Subject},
     session::Session,
 };
-
-/// How long the session with a broker that left all routes is kept: leases from it are settled.
-const SESSION_LINGER: Duration = Duration::from_secs(300);
-/// How long a good-bye may take when the deadline is further away.
-const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Questions about orphaned transactions that wait for the producer; the server asks again for those
 /// beyond.
@@ -289,67 +286,6 @@ impl Instance {
         }
     }
 
-    /// Says good-bye to every broker, then ends sessions and tasks; all within `by`.
-    ///
-    /// The good-bye comes after the last settlement: the server gives back what is still held.
-    pub(crate) async fn close(&self, by: Instant) {
-        if !self.stop.is_cancelled() {
-            let goodbye_by = by.min(Instant::now() + GOODBYE_TIMEOUT);
-            let ready: Vec<_> = {
-                let sessions = self.sessions();
-                sessions
-                    .values()
-                    .filter(|it| it.session.is_ready())
-                    .map(|it| it.session.rpc())
-                    .collect()
-            };
-            let goodbyes = join_all(
-                ready
-                    .into_iter()
-                    .map(|rpc| self.say_goodbye(rpc, goodbye_by)),
-            );
-            if tokio::time::timeout_at(by, goodbyes).await.is_err() {
-                debug!(
-                    client_id = self.identity.client_id(),
-                    "no time left for a good-bye"
-                );
-            }
-            self.stop.cancel();
-        }
-        self.tasks.close();
-        if tokio::time::timeout_at(by, self.tasks.wait())
-            .await
-            .is_err()
-        {
-            warn!(
-                client_id = self.identity.client_id(),
-                tasks = self.tasks.len(),
-                "tasks still run at the deadline of the close"
-            );
-        }
-    }
-
-    async fn say_goodbye(&self, rpc: Rpc, by: Instant) {
-        let request = pb::NotifyClientTerminationRequest {
-            group: self.group().map(|it| self.resource(it)),
-        };
-        let timeout = by.saturating_duration_since(Instant::now());
-        let subject = Subject {
-            group: self.group(),
-            ..Subject::default()
-        };
-        let call = rpc.call(
-            "client termination",
-            subject,
-            request,
-            timeout,
-            |mut stub, rq| async move { stub.notify_client_termination(rq).await },
-        );
-        if let Err(error) = call.await {
-            debug!(error = %error, "the server did not take the good-bye");
-        }
-    }
-
     async fn query_route(&self, topic: &str) -> Result<Route, Error> {
         let rpc = self.rpc(&self.shared.access_point)?;
         let request = pb::QueryRouteRequest {
@@ -403,67 +339,6 @@ impl Instance {
             of_route.push(kept.session.clone());
         }
         Ok(of_route)
-    }
-
-    async fn refresh_routes(self: Arc<Self>) {
-        let interval = self.shared.config.route_refresh_interval;
-        while self
-            .stop
-            .run_until_cancelled(tokio::time::sleep(interval))
-            .await
-            .is_some()
-        {
-            let refreshed = async {
-                for (name, topic) in self.routes.in_use() {
-                    self.refresh_route(&name, &topic).await;
-                }
-            };
-            if self.stop.run_until_cancelled(refreshed).await.is_none() {
-                return;
-            }
-            self.drop_absent_sessions();
-            self.shared.drop_unused_connections();
-        }
-    }
-
-    /// Keeps the old route if there is no new one.
-    async fn refresh_route(self: &Arc<Self>, name: &str, topic: &Topic) {
-        match self.query_route(name).await {
-            Ok(route) => {
-                if let Err(error) = self.sessions_of(&route) {
-                    warn!(topic = name, error = %error, "the route names endpoints that cannot be used");
-                    return;
-                }
-                topic.found(Arc::new(route));
-            }
-            Err(error) if error.is_unknown_topic() => {
-                if topic.unknown() {
-                    warn!(topic = name, "the topic is gone");
-                }
-            }
-            Err(error) => debug!(topic = name, error = %error, "the route was not refreshed"),
-        }
-    }
-
-    fn drop_absent_sessions(&self) {
-        let routed = self.routes.in_use();
-        let routes = routed.iter().filter_map(|(_, topic)| topic.current());
-        let present: HashSet<Endpoints> = routes
-            .flat_map(|it| it.endpoints().into_iter().cloned().collect::<Vec<_>>())
-            .collect();
-        let now = Instant::now();
-        self.sessions().retain(|endpoints, kept| {
-            if present.contains(endpoints) {
-                kept.absent_since = None;
-                return true;
-            }
-            let since = *kept.absent_since.get_or_insert(now);
-            let keep = now.duration_since(since) < SESSION_LINGER;
-            if !keep {
-                kept.session.end();
-            }
-            keep
-        });
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<Endpoints, Kept>> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rocketmq_proto::v2 as pb;
 
-use crate::{backoff::RetryDelays, convert};
+use crate::{Endpoints, backoff::RetryDelays, convert};
 
 /// The server's side of the settings, as of the last time it sent them.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,6 +24,9 @@ pub struct ServerSettings {
     pub max_body_size: usize,
     /// Whether the type of a message is checked against the topic's before it is sent.
     pub validate_message_type: bool,
+    /// Where the server wants the metrics of clients to be sent, by OTLP. This crate sends none: the
+    /// application has its own.
+    pub metrics_endpoints: Option<Endpoints>,
 }
 
 impl Default for ServerSettings {
@@ -37,6 +40,7 @@ impl Default for ServerSettings {
             long_polling_timeout: Duration::from_secs(20),
             max_body_size: 4 << 20,
             validate_message_type: true,
+            metrics_endpoints: None,
         }
     }
 }
@@ -54,6 +58,10 @@ impl ServerSettings {
             if let Some(delays) = RetryDelays::from_proto(policy) {
                 self.retry_delays = delays;
             }
+        }
+        if let Some(metric) = &settings.metric {
+            let endpoints = metric.endpoints.as_ref().filter(|_| metric.on);
+            self.metrics_endpoints = endpoints.and_then(Endpoints::from_proto);
         }
         match &settings.pub_sub {
             Some(PubSub::Publishing(it)) => {

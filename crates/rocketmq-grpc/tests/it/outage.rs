@@ -288,3 +288,128 @@ async fn a_session_on_a_drained_connection_is_not_up_while_there_is_no_other() {
     assert!(start.elapsed() > Duration::from_secs(1), "no hot loop");
     assert!(!producer.is_connected());
 }
+
+#[tokio::test(start_paused = true)]
+async fn throttling_by_status_or_by_grpc_slows_down_and_loses_nothing() {
+    let by_grpc = || Status::resource_exhausted("flow limit");
+    let fake = Fake::start();
+    fake.state().backoff_ms = Some(100);
+    let producer = producer(&fake).await;
+    let by_status = pb::SendMessageResponse {
+        status: status(Code::TooManyRequests),
+        entries: vec![],
+    };
+    fake.state().sends = [Ok(by_status), Err(by_grpc())].into();
+    let start = Instant::now();
+    send(&producer).await.unwrap();
+    assert!(
+        start.elapsed() >= Duration::from_millis(200),
+        "a pause each"
+    );
+    fake.state().sends = (0..3).map(|_| Err(by_grpc())).collect();
+    let error = producer.send(Message::new(TOPIC, "x")).await.unwrap_err();
+    assert!(error.is_throttled() && !error.may_be_stored(), "{error:?}");
+
+    let consumer = fake.consumer().await;
+    let before = fake.calls("receive");
+    for _ in 0..5 {
+        fake.push(vec![Item::Status(Code::TooManyRequests)]);
+        fake.push(vec![Item::Break(by_grpc())]);
+    }
+    fake.push(messages(0..1));
+    let start = Instant::now();
+    let lease = consumer.receive(TOPIC, 1).await.unwrap().remove(0);
+    assert_eq!(fake.calls("receive") - before, 11);
+    assert!(
+        start.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        start.elapsed()
+    );
+
+    let throttled = pb::AckMessageResponse {
+        status: status(Code::TooManyRequests),
+        entries: vec![],
+    };
+    fake.state().acks = [Err(by_grpc()), Ok(throttled)].into();
+    consumer.ack(lease).await.unwrap();
+    assert_eq!(fake.calls("ack"), 3);
+    fake.state().heartbeats = (0..10).map(|_| Err(by_grpc())).collect();
+    tokio::time::sleep(5 * MINUTE).await;
+    assert!(consumer.is_connected() && fake.link.connections() <= 2);
+}
+
+/// After a restart the server knows no settings; some versions say so with an internal error.
+#[tokio::test(start_paused = true)]
+async fn a_receive_that_meets_a_server_without_memory_goes_on_after_the_settings() {
+    let fake = Fake::start();
+    let consumer = fake.consumer().await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    fake.push(vec![Item::Status(Code::UnrecognizedClientType)]);
+    fake.push(vec![Item::Status(Code::InternalServerError)]);
+    fake.push(messages(0..1));
+    let start = Instant::now();
+    let lease = consumer.receive(TOPIC, 1).await.unwrap().remove(0);
+    assert!(
+        start.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        start.elapsed()
+    );
+    consumer.ack(lease).await.unwrap();
+    assert!(fake.state().seen.settings.len() >= 2, "sent again");
+    assert_eq!(fake.calls("telemetry"), 1, "on the same stream");
+}
+
+#[tokio::test(start_paused = true)]
+async fn settings_that_the_server_pushes_are_obeyed_from_then_on() {
+    use pb::{settings::PubSub, telemetry_command::Command};
+    let fake = Fake::start();
+    let (producer, consumer) = (producer(&fake).await, fake.consumer().await);
+    let push = |pub_sub| {
+        fake.command(&Command::Settings(pb::Settings {
+            pub_sub: Some(pub_sub),
+            metric: Some(pb::Metric {
+                on: true,
+                endpoints: Some(pb::Endpoints {
+                    scheme: pb::AddressScheme::DomainName.into(),
+                    addresses: vec![pb::Address {
+                        host: "otel".to_owned(),
+                        port: 4317,
+                    }],
+                }),
+            }),
+            ..Default::default()
+        }));
+    };
+    push(PubSub::Publishing(pb::Publishing {
+        max_body_size: 3,
+        validate_message_type: false,
+        ..Default::default()
+    }));
+    eventually("the limit", || producer.settings().max_body_size == 3).await;
+    let error = producer
+        .send(Message::new(TOPIC, "1234"))
+        .await
+        .unwrap_err();
+    assert!(error.is_invalid(), "{error:?}");
+    send(&producer).await.unwrap();
+    let metrics = producer.settings().metrics_endpoints.unwrap();
+    assert_eq!(metrics.to_string(), "otel:4317");
+
+    push(PubSub::Subscription(pb::Subscription {
+        receive_batch_size: Some(4),
+        long_polling_timeout: Some(prost_types::Duration {
+            seconds: 7,
+            nanos: 0,
+        }),
+        ..Default::default()
+    }));
+    eventually("the batch", || consumer.settings().receive_batch_size == 4).await;
+    fake.push(messages(0..1));
+    consumer.receive(TOPIC, 32).await.unwrap();
+    fake.push(messages(1..2));
+    consumer.receive(TOPIC, 32).await.unwrap();
+    let state = fake.state();
+    let last = state.seen.receives.last().unwrap();
+    assert_eq!(last.batch_size, 4);
+    assert_eq!(last.long_polling_timeout.as_ref().unwrap().seconds, 7);
+}
