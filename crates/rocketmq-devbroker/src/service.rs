@@ -59,8 +59,8 @@ impl Service {
     ) -> Result<Vec<v2::AckMessageResultEntry>, Refusal> {
         let topic = name(request.topic.as_ref());
         let group = name(request.group.as_ref());
+        state::check_acks(&topic, &group, request.entries.len())?;
         self.core.with(|state, now| {
-            state.check_acks(&topic, &group, request.entries.len())?;
             let entries = request.entries.into_iter().map(|entry| {
                 let settled = state.ack(now, &topic, &group, &entry.receipt_handle);
                 v2::AckMessageResultEntry {

@@ -75,6 +75,7 @@ pub(crate) use self::{
     receive::{Answer, Ask, Poll},
     refusal::Refusal,
     send::Sent,
+    settle::check_acks,
     transaction::{CheckTimes, End},
 };
 

@@ -18,23 +18,18 @@ use crate::state::{
 /// A dead-letter topic has one queue, as on the real server.
 const DEAD_LETTER_QUEUES: u32 = 1;
 
-impl State {
-    /// What must hold for a request of acknowledgements as a whole.
-    pub(crate) fn check_acks(
-        &self,
-        topic: &str,
-        group: &str,
-        entries: usize,
-    ) -> Result<(), Refusal> {
-        check_topic(topic)?;
-        check_group(group)?;
-        if entries == 0 {
-            let message = "ack message result is empty";
-            return Err(Refusal::new(Code::InternalServerError, message));
-        }
-        Ok(())
+/// What must hold for a request of acknowledgements as a whole.
+pub(crate) fn check_acks(topic: &str, group: &str, entries: usize) -> Result<(), Refusal> {
+    check_topic(topic)?;
+    check_group(group)?;
+    if entries == 0 {
+        let message = "ack message result is empty";
+        return Err(Refusal::new(Code::InternalServerError, message));
     }
+    Ok(())
+}
 
+impl State {
     /// Settles one delivery.
     pub(crate) fn ack(
         &mut self,

@@ -21,15 +21,15 @@ pub(crate) struct Sql(Expr);
 enum Expr {
     Literal(Literal),
     Property(String),
-    Negate(Box<Expr>),
-    Not(Box<Expr>),
+    Negate(Box<Self>),
+    Not(Box<Self>),
     /// All, or any, of several.
-    All(Vec<Expr>),
-    Any(Vec<Expr>),
-    Compare(Box<Expr>, Op, Box<Expr>),
-    In(Box<Expr>, Vec<String>),
-    Text(Box<Expr>, TextOp, String),
-    IsNull(Box<Expr>),
+    All(Vec<Self>),
+    Any(Vec<Self>),
+    Compare(Box<Self>, Op, Box<Self>),
+    In(Box<Self>, Vec<String>),
+    Text(Box<Self>, TextOp, String),
+    IsNull(Box<Self>),
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -9,8 +9,15 @@ use crate::state::{
     tests::bench::{Bench, draft},
 };
 
+/// Id, properties and tag.
+type Case = (
+    &'static str,
+    &'static [(&'static str, &'static str)],
+    Option<&'static str>,
+);
+
 /// Properties and tag of the messages that the table is about. The number is the message's id.
-const MESSAGES: [(&str, &[(&str, &str)], Option<&str>); 8] = [
+const MESSAGES: [Case; 8] = [
     ("0", &[], None),
     ("1", &[("a", "1"), ("b", "x"), ("c", "true")], Some("T1")),
     ("2", &[("a", "2"), ("b", "y"), ("c", "false")], Some("T2")),

@@ -48,7 +48,7 @@ impl Play {
     }
 
     fn step(&mut self, (what, how, more): Step) -> Result<(), TestCaseError> {
-        let client = if more % 2 == 0 { "a" } else { "b" };
+        let client = if more.is_multiple_of(2) { "a" } else { "b" };
         match what % 10 {
             0..=2 => self.send(how % 3, more),
             3 => self.receive(client, how, 0)?,
@@ -64,7 +64,7 @@ impl Play {
                 }
             }
             7 => self.end(how),
-            8 if more % 8 == 0 => self.bench.state.expire_leases(self.bench.now, "g"),
+            8 if more.is_multiple_of(8) => self.bench.state.expire_leases(self.bench.now, "g"),
             _ => self.bench.pass(seconds(u64::from(how % 12))),
         }
         let now = self.bench.now;
@@ -103,7 +103,7 @@ impl Play {
 
     fn end(&mut self, how: u8) {
         let Some(id) = self.halves.pop() else { return };
-        let commit = how % 2 == 0;
+        let commit = how.is_multiple_of(2);
         let end = End {
             topic: "t",
             transaction_id: &id,
