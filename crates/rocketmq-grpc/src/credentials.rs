@@ -40,7 +40,7 @@ pub struct Credentials {
 ///
 /// impl CredentialsProvider for SecretFile {
 ///     async fn credentials(&self) -> Result<Credentials, BoxError> {
-///         let secret = tokio::fs::read_to_string(&self.0).await?;
+///         let secret = std::fs::read_to_string(&self.0)?; // small and local
 ///         Ok(Credentials::new("service-a", secret.trim()))
 ///     }
 /// }
