@@ -14,7 +14,9 @@ use std::time::Duration;
 use kratos::StartContext;
 use tokio::time::Instant;
 
-use crate::{Delivery, Message, Receipt, Result, Topic};
+use crate::{
+    Delivery, Error, Message, RecallHandle, Receipt, Resolution, Result, Topic, Transacted,
+};
 
 pub use self::{
     capabilities::Capabilities,
@@ -49,6 +51,47 @@ pub trait Driver: Clone + Send + Sync + 'static {
     /// A dropped call may or may not have sent the message.
     fn publish(&self, message: Message) -> impl Future<Output = Result<Receipt>> + Send;
 
+    /// Takes back a delayed message that is not delivered yet.
+    ///
+    /// Called only if the [capabilities](Driver::capabilities) say that it can.
+    ///
+    /// # Errors
+    ///
+    /// It is too late, there is no such message, or the broker did not confirm.
+    fn recall(&self, handle: &RecallHandle) -> impl Future<Output = Result<()>> + Send {
+        let _ = handle;
+        std::future::ready(Err(Error::unsupported(
+            "this driver cannot recall messages",
+        )))
+    }
+
+    /// Stores a message that nobody sees yet, then runs `local`, then shows the message or forgets
+    /// it, as `local` says. When it does not know, or that cannot be told to the broker, the broker
+    /// asks the sender later: what answers belongs to the driver's client.
+    ///
+    /// Called only if the [capabilities](Driver::capabilities) say that it can.
+    ///
+    /// # Errors
+    ///
+    /// The message was not stored, and `local` was not run. From then on the answer is `Ok`, also if
+    /// the broker could not be told.
+    ///
+    /// # Cancel safety
+    ///
+    /// After a dropped call the broker asks.
+    fn transaction<L, F>(
+        &self,
+        message: Message,
+        local: L,
+    ) -> impl Future<Output = Result<Transacted>> + Send
+    where
+        L: FnOnce(Receipt) -> F + Send,
+        F: Future<Output = Resolution> + Send,
+    {
+        let _ = (message, local);
+        std::future::ready(Err(Error::unsupported("this driver has no transactions")))
+    }
+
     /// Joins a group with all its topics, and checks everything that can be checked: connection,
     /// topics, their types, the group.
     ///
@@ -80,6 +123,9 @@ pub trait Driver: Clone + Send + Sync + 'static {
 ///   dropped is a message that comes back by itself when its invisible time is over.
 /// * **Every settlement is answered** by exactly one [`Settled`], also when it failed for good,
 ///   was refused, or the connection died: the engine counts a message as in flight until then.
+/// * **Batches are units** where [`Leased::place`] says so: an acknowledgement is answered `Ok` only
+///   when everything before it in its batch is settled, and with
+///   [`LeaseLost`](crate::ErrorKind::LeaseLost) when one before it was handed back or lost.
 /// * **Handles may be replaced.** [`extend`](Consumer::extend) updates the lease in place; the old
 ///   handle is worthless then.
 pub trait Consumer: Send + Sync + 'static {
@@ -185,6 +231,23 @@ pub struct Leased<L> {
     /// When the message becomes visible to others, by this machine's clock; rather too early than
     /// too late.
     pub expires_at: Instant,
+    /// Its place in a batch that the broker settles as one unit; `None` where every message is
+    /// settled for itself.
+    pub place: Option<BatchPlace>,
+}
+
+/// The place of a message in a batch that is one unit: what the broker keeps in order it delivers
+/// in batches, and a settlement counts only when every earlier message of the batch is settled.
+///
+/// When a message of a batch is handed back or its lease is lost, it comes again together with all
+/// behind it, whether they were settled or not. The engine knows: failures are retried in this
+/// process, and a loss ends all behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchPlace {
+    /// The batch: a number of its own among the batches that this consumer holds.
+    pub batch: u64,
+    /// Where the message is in it; only the order counts.
+    pub index: u32,
 }
 
 impl Room {

@@ -28,6 +28,7 @@ mod server;
 mod subscription;
 #[cfg(feature = "test-util")]
 pub mod testing;
+mod transaction;
 
 pub use bytes::Bytes;
 
@@ -48,13 +49,14 @@ pub use self::{
         AnyError, Disposition, Failure, Handler, HandlerError, HandlerFuture, HandlerService,
     },
     headers::Headers,
-    message::{Message, MessageParts, Receipt},
+    message::{Message, MessageParts, RecallHandle, Receipt},
     names::{Group, MessageId, Topic},
     policy::{Backoff, Policy},
     publisher::Publisher,
     router::{IntoRoute, Router},
     server::{Bound, Server},
     subscription::{Order, Subscription},
+    transaction::{Resolution, Transacted},
 };
 
 #[cfg(doctest)]

@@ -21,6 +21,7 @@ mod consumer;
 mod faults;
 mod queue;
 mod store;
+mod units;
 
 use std::{
     fmt,
@@ -32,7 +33,7 @@ use tokio::sync::Notify;
 
 use self::{faults::Faults, store::Store};
 use crate::{
-    Delivery, Message, Receipt, Result,
+    Delivery, Error, ErrorKind, Message, RecallHandle, Receipt, Result,
     driver::{Capabilities, Driver, GroupSpec},
 };
 
@@ -73,6 +74,8 @@ impl Broker {
         let capabilities = Capabilities::none()
             .ordering(true)
             .delay(true)
+            .recall(true)
+            .broadcast(true)
             .dead_letter(true)
             .tag_filter(true);
         Self {
@@ -93,6 +96,15 @@ impl Broker {
     pub fn hand_back_spends_attempt(mut self) -> Self {
         self.lock().store.hand_back_spends_attempt = true;
         self.capabilities = self.capabilities.hand_back_spends_attempt(true);
+        self
+    }
+
+    /// Makes what groups that consume in order ([`fifo`](crate::Subscription::fifo)) receive batches
+    /// of partitions, each one unit, as RocketMQ does; topics have `partitions`, at least 1. For
+    /// groups and topics that are used afterwards.
+    #[must_use]
+    pub fn batches_are_units(self, partitions: usize) -> Self {
+        self.lock().store.unit_partitions = partitions.max(1);
         self
     }
 
@@ -142,18 +154,36 @@ impl Driver for Broker {
     }
 
     async fn publish(&self, message: Message) -> Result<Receipt> {
+        let topic = message.is_delayed().then(|| message.topic().clone());
         let id = {
             let mut state = self.lock();
             state.faults.publish()?;
             state.store.publish(message.into_parts())
         };
         self.shared.changed.notify_waiters();
-        Ok(Receipt::new(id))
+        let receipt = Receipt::new(id.clone());
+        Ok(match topic {
+            Some(topic) => receipt.recallable(RecallHandle::new(topic, id.as_str())),
+            None => receipt,
+        })
     }
 
-    async fn consumer(&self, group: GroupSpec, _cx: StartContext) -> Result<MemoryConsumer> {
+    async fn recall(&self, handle: &RecallHandle) -> Result<()> {
+        let mut state = self.lock();
+        state.faults.connected()?;
+        if state.store.recall(handle.topic(), handle.token()) {
+            return Ok(());
+        }
+        let what = format!(
+            "topic {}: no such message waits for its time",
+            handle.topic()
+        );
+        Err(Error::new(ErrorKind::Other, what))
+    }
+
+    async fn consumer(&self, mut group: GroupSpec, _cx: StartContext) -> Result<MemoryConsumer> {
         self.lock().faults.connected()?;
-        self.lock().store.join(&group);
+        group.group = self.lock().store.join(&group)?;
         Ok(MemoryConsumer::new(self.shared.clone(), group))
     }
 }

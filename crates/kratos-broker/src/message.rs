@@ -35,6 +35,17 @@ pub struct Message {
 pub struct Receipt {
     /// The id under which the message will be delivered.
     pub id: MessageId,
+    /// What calls a delayed message back, if the broker can:
+    /// [`Publisher::recall`](crate::Publisher::recall).
+    pub recall: Option<RecallHandle>,
+}
+
+/// What calls a delayed message back. Topic and token may be stored and put together again, by
+/// another process too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecallHandle {
+    topic: Topic,
+    token: String,
 }
 
 // === impl Message ===
@@ -188,6 +199,40 @@ pub struct MessageParts {
 impl Receipt {
     /// A receipt: for drivers.
     pub fn new(id: impl Into<MessageId>) -> Self {
-        Self { id: id.into() }
+        Self {
+            id: id.into(),
+            recall: None,
+        }
+    }
+
+    /// Adds what calls the message back: for drivers.
+    #[must_use]
+    pub fn recallable(mut self, handle: RecallHandle) -> Self {
+        self.recall = Some(handle);
+        self
+    }
+}
+
+// === impl RecallHandle ===
+
+impl RecallHandle {
+    /// From the parts that were stored.
+    pub fn new(topic: impl Into<Topic>, token: impl Into<String>) -> Self {
+        Self {
+            topic: topic.into(),
+            token: token.into(),
+        }
+    }
+
+    /// Where the message was sent.
+    #[must_use]
+    pub fn topic(&self) -> &Topic {
+        &self.topic
+    }
+
+    /// What the broker calls it; opaque.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.token
     }
 }

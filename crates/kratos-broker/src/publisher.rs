@@ -3,7 +3,9 @@
 use kratos::trace;
 use tracing::{Instrument, Span, field};
 
-use crate::{Error, Message, Receipt, Result, driver::Driver};
+use crate::{
+    Error, Message, RecallHandle, Receipt, Resolution, Result, Transacted, driver::Driver,
+};
 
 /// Publishes messages through a driver. Cheap to clone.
 ///
@@ -42,16 +44,72 @@ impl<D: Driver> Publisher<D> {
         let span = send_span::<D>(&message);
         inject(&span, &mut message);
         let result = self.driver.publish(message).instrument(span.clone()).await;
-        match &result {
-            Ok(receipt) => {
-                span.record("messaging.message.id", receipt.id.as_str());
-            }
-            Err(error) => {
-                span.record("error.type", format_args!("{:?}", error.kind()).to_string());
-                span.record("otel.status_code", "ERROR");
-            }
-        }
+        record(&span, result.as_ref());
         result
+    }
+
+    /// Calls a delayed message back, with the handle of its [receipt](Receipt::recall).
+    ///
+    /// # Errors
+    ///
+    /// The broker cannot do that ([`is_unsupported`](Error::is_unsupported)), or it is too late, or
+    /// it did not confirm.
+    pub async fn recall(&self, handle: &RecallHandle) -> Result<()> {
+        if !self.driver.capabilities().can_recall() {
+            let (system, topic) = (D::SYSTEM, handle.topic());
+            let what = format!("{system} cannot recall messages: topic {topic}");
+            return Err(Error::unsupported(what));
+        }
+        self.driver.recall(handle).await
+    }
+
+    /// Sends a message if, and only if, a local transaction commits.
+    ///
+    /// The broker takes the message and shows it to nobody; then `local` runs; then the message is
+    /// delivered or forgotten, as `local` answers. When it answers [`Resolution::Unknown`], when
+    /// this process dies in between, or when the broker does not hear of the decision, the broker
+    /// asks later, any process of the service: the driver's client answers with the checker that
+    /// was given to it at its construction. The trace context goes with the message from the start.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`publish`](Publisher::publish), and only if `local` was not run. After a
+    /// [transient](Error::is_transient) one the message may be stored all the same: the broker then
+    /// asks about it. Without a checker for the topic the call is [refused](Error::is_invalid)
+    /// before anything is sent.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call leaves the decision to the checker.
+    pub async fn transaction<L, F>(&self, mut message: Message, local: L) -> Result<Transacted>
+    where
+        L: FnOnce(Receipt) -> F + Send,
+        F: Future<Output = Resolution> + Send,
+    {
+        if !self.driver.capabilities().can_transact() {
+            let (system, topic) = (D::SYSTEM, message.topic());
+            let what = format!("{system} has no transactions: message to topic {topic} refused");
+            return Err(Error::unsupported(what));
+        }
+        check(&self.driver, &message)?;
+        let span = send_span::<D>(&message);
+        inject(&span, &mut message);
+        let done = self.driver.transaction(message, local);
+        let result = done.instrument(span.clone()).await;
+        record(&span, result.as_ref().map(|done| &done.receipt));
+        result
+    }
+}
+
+fn record(span: &Span, result: Result<&Receipt, &Error>) {
+    match result {
+        Ok(receipt) => {
+            span.record("messaging.message.id", receipt.id.as_str());
+        }
+        Err(error) => {
+            span.record("error.type", format_args!("{:?}", error.kind()).to_string());
+            span.record("otel.status_code", "ERROR");
+        }
     }
 }
 
@@ -77,7 +135,7 @@ fn check<D: Driver>(driver: &D, message: &Message) -> Result<()> {
         return refuse("prioritise messages");
     }
     for (name, value) in message.headers_ref().iter() {
-        // These separate properties on the wire of some brokers: the message would be cut there.
+        // No broker keeps these: they end texts, or part one property from the next.
         let bad = |c: char| matches!(c, '\0' | '\u{1}' | '\u{2}');
         if name.is_empty() || name.contains(bad) || value.contains(bad) {
             return Err(Error::invalid(format!(

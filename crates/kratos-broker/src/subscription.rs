@@ -28,6 +28,8 @@ pub struct Subscription {
     pub(crate) group: Group,
     pub(crate) filter: Filter,
     pub(crate) order: Order,
+    pub(crate) fifo: bool,
+    pub(crate) broadcast: bool,
     pub(crate) concurrency: usize,
     pub(crate) prefetch: Option<usize>,
     pub(crate) prefetch_bytes: usize,
@@ -61,6 +63,8 @@ impl Subscription {
             group: group.into(),
             filter: Filter::All,
             order: Order::default(),
+            fifo: false,
+            broadcast: false,
             concurrency: 16,
             prefetch: None,
             prefetch_bytes: 64 * 1024 * 1024,
@@ -80,7 +84,8 @@ impl Subscription {
         self
     }
 
-    /// Takes only messages whose headers satisfy an expression in the broker's SQL.
+    /// Takes only messages whose headers satisfy an expression in the broker's SQL. A subscription
+    /// with an expression is the only one of its topic in its group.
     pub fn sql(mut self, expression: impl Into<String>) -> Self {
         self.filter = Filter::Sql(expression.into());
         self
@@ -108,6 +113,37 @@ impl Subscription {
     /// Sets which messages are handled one after another.
     pub fn order(mut self, order: Order) -> Self {
         self.order = order;
+        self
+    }
+
+    /// Consumes in the order that the broker keeps: each message group
+    /// ([`Message::group`](crate::Message::group)) one after another, also over drains, restarts
+    /// and several members of the group. Message groups run in parallel, up to
+    /// [`concurrency`](Subscription::concurrency); messages without a group keep the order of their
+    /// partition.
+    ///
+    /// The group on the broker must be one that consumes in order, and all its subscriptions must
+    /// say so: the start fails otherwise, and says what to do. (Without `fifo` the messages of a
+    /// group keep their order inside this process only.)
+    ///
+    /// What the order costs: a failed message is tried again in this process, while all behind it
+    /// in its message group wait ([`ordered_policy`](Subscription::ordered_policy), 3 attempts in
+    /// less than a second by default); then it is dead-lettered, and the group goes on. Where the
+    /// broker delivers a partition in batches that are one unit, its next batch comes when this one
+    /// is settled to the last message.
+    pub fn fifo(mut self) -> Self {
+        self.fifo = true;
+        self
+    }
+
+    /// Gives every instance of the service every message, from its start on: each joins with a
+    /// group of its own, made at the start and removed at the stop. The name of the subscription's
+    /// group is the first part of that group's name.
+    ///
+    /// What is published while an instance is down it does not get. What a crash leaves behind is
+    /// told by the driver.
+    pub fn broadcast(mut self) -> Self {
+        self.broadcast = true;
         self
     }
 

@@ -17,7 +17,9 @@
 )]
 
 pub mod delivery;
+pub mod features;
 pub mod lease;
+pub mod order;
 pub mod refusal;
 pub mod retry;
 mod run;
@@ -29,8 +31,8 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    Backoff, Consumer, Delivery, Driver, Group, Message, Policy, Subscription, Topic,
-    driver::{Filter, GroupSpec, Room, TopicSpec},
+    Backoff, Consumer, Delivery, Driver, Group, Message, Policy, Resolution, Subscription, Topic,
+    driver::{Capabilities, Filter, GroupSpec, Room, TopicSpec},
 };
 
 pub use self::run::{Started, block_on, eventually, start_context};
@@ -46,8 +48,45 @@ pub trait Harness: Send + Sync + 'static {
     /// Creates a topic that nobody used before. `hint` may become a part of its name.
     fn topic(&self, hint: &str) -> impl Future<Output = Topic> + Send;
 
+    /// Creates a topic of a kind, where topics have kinds; `None` if this broker has not got that
+    /// one, and the laws about it are not tried here.
+    fn special_topic(
+        &self,
+        kind: TopicKind,
+        hint: &str,
+    ) -> impl Future<Output = Option<Topic>> + Send {
+        let _ = kind;
+        async { Some(self.topic(hint).await) }
+    }
+
     /// Creates a group that nobody used before. The broker gives a message at least 4 attempts.
     fn group(&self, hint: &str) -> impl Future<Output = Group> + Send;
+
+    /// Creates a group that consumes in order.
+    fn ordered_group(&self, hint: &str) -> impl Future<Output = Group> + Send {
+        self.group(hint)
+    }
+
+    /// A driver that answers `answer` when the broker asks about transactions of `topic`.
+    fn checking_driver(
+        &self,
+        topic: &Topic,
+        answer: Resolution,
+    ) -> impl Future<Output = Self::Driver> + Send {
+        let _ = (topic, answer);
+        self.driver()
+    }
+
+    /// Whether transactions may be tried here.
+    fn transactions(&self) -> bool {
+        true
+    }
+
+    /// The topic of a group's dead letters, if they are in one.
+    fn dead_letter_topic(&self, group: &Group) -> Option<Topic> {
+        let _ = group;
+        None
+    }
 
     /// The dead letters of a group.
     fn dead_letters(&self, group: &Group) -> impl Future<Output = Vec<Delivery>> + Send;
@@ -61,6 +100,20 @@ pub trait Harness: Send + Sync + 'static {
     }
 }
 
+/// What a topic is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TopicKind {
+    /// Message groups in order.
+    Ordered,
+    /// Messages that come later.
+    Delayed,
+    /// Messages with priorities.
+    Prioritised,
+    /// Messages of transactions.
+    Transactional,
+}
+
 /// How long things may take on a broker: upper bounds of the laws' waits.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
@@ -72,6 +125,8 @@ pub struct Bounds {
     pub prime: Duration,
     /// An idle server stops within this.
     pub idle_stop: Duration,
+    /// How many messages each of 64 message groups gets in the laws of order.
+    pub per_group: usize,
 }
 
 impl Default for Bounds {
@@ -82,6 +137,7 @@ impl Default for Bounds {
             redelivery_late: Duration::from_secs(6),
             prime: Duration::from_secs(3),
             idle_stop: Duration::from_secs(1),
+            per_group: 1_000,
         }
     }
 }
@@ -98,6 +154,17 @@ impl Place {
         Self {
             topic: h.topic(hint).await,
             group: h.group(hint).await,
+        }
+    }
+
+    /// On a topic and a group that keep order.
+    pub(crate) async fn ordered<H: Harness>(h: &H, hint: &str) -> Self {
+        Self {
+            topic: h
+                .special_topic(TopicKind::Ordered, hint)
+                .await
+                .expect("a topic that keeps order"),
+            group: h.ordered_group(hint).await,
         }
     }
 
@@ -119,26 +186,42 @@ pub(crate) fn subscription<H: Harness>(h: &H, topic: &Topic, group: &Group) -> S
 ///
 /// The group cannot be joined, or received a message.
 pub async fn prime<H: Harness>(h: &H, topic: &Topic, group: &Group) {
+    let received = receive_once(h, topic, group, false).await;
+    assert_eq!(received, 0, "a new topic has messages");
+}
+
+/// As [`prime`], with a group that consumes in order.
+pub(crate) async fn prime_fifo<H: Harness>(h: &H, topic: &Topic, group: &Group) {
+    let received = receive_once(h, topic, group, true).await;
+    assert_eq!(received, 0, "a new topic has messages");
+}
+
+/// As [`prime`], on a topic that may have messages.
+pub(crate) async fn prime_any<H: Harness>(h: &H, topic: &Topic, group: &Group) {
+    receive_once(h, topic, group, false).await;
+}
+
+pub(crate) async fn can<H: Harness>(h: &H, what: fn(&Capabilities) -> bool) -> bool {
+    what(&h.driver().await.capabilities())
+}
+
+async fn receive_once<H: Harness>(h: &H, topic: &Topic, group: &Group, fifo: bool) -> usize {
     let driver = h.driver().await;
     let topics = vec![TopicSpec::new(topic, Filter::All)];
-    let spec = GroupSpec::new(group, topics, h.invisible());
+    let spec = GroupSpec::new(group, topics, h.invisible()).fifo(fifo);
     let consumer = driver
         .consumer(spec, start_context())
         .await
         .expect("the group is joined");
     let room = Room::new(1, 1024 * 1024);
     let received = timeout(h.bounds().prime, consumer.receive(topic, room)).await;
-    if let Ok(received) = received {
-        assert!(
-            received.expect("a receive").is_empty(),
-            "a new topic has a message"
-        );
-    }
+    let received = received.map_or(0, |received| received.expect("a receive").len());
     consumer.stop_receiving().await;
     consumer
         .close(Instant::now() + Duration::from_secs(5))
         .await
         .expect("the group is left");
+    received
 }
 
 /// Bodies `0`, `1`, .. of `topic`.
@@ -176,6 +259,25 @@ macro_rules! conformance {
             trace::{
                 t1_the_handler_is_a_child_of_the_sender_and_every_parent_is_exported,
                 t4_a_bad_or_absent_traceparent_starts_a_new_root,
+            }
+            order::{
+                d5_the_second_message_of_a_group_waits_for_the_first,
+                o1_message_groups_stay_in_order_over_many_lanes,
+                o2_message_groups_stay_in_order_while_messages_fail,
+                o3_a_stuck_message_delays_no_other_group_that_was_received,
+                o5_message_groups_stay_in_order_across_restarts,
+                d17_settling_out_of_order_is_safe,
+                d17_what_is_done_behind_a_message_that_is_handed_back_comes_again,
+                a_group_and_its_subscriptions_agree_on_order,
+            }
+            features::{
+                a_delayed_message_comes_at_its_time_unless_it_is_called_back,
+                an_sql_filter_chooses_by_headers,
+                a_higher_priority_comes_first,
+                a_transaction_delivers_what_was_committed,
+                a_transaction_without_a_checker_is_refused,
+                a_broadcast_reaches_every_instance,
+                dead_letters_can_be_consumed,
             }
             refusal::{
                 what_the_driver_cannot_do_it_refuses,

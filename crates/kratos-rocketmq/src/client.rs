@@ -2,18 +2,26 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use kratos::{Resource, StartContext};
 use kratos_broker::{
-    Driver, Error, Message, Receipt, Result,
+    Delivery, Driver, Error, ErrorKind, Message, RecallHandle, Receipt, Resolution, Result,
+    Transacted,
     driver::{Capabilities, GroupSpec},
 };
 use rocketmq_grpc::{Producer, ProducerConfig};
 use tokio::{sync::OnceCell, time::Instant};
 
-use crate::{Config, Consumer, Publisher, error::neutral};
+use crate::{
+    Config, Consumer, Publisher,
+    broadcast::{OwnGroup, Site},
+    config::Connection,
+    error::neutral,
+    publish,
+    transaction::{self, Checkers},
+};
 
 /// A RocketMQ cluster. Cheap to clone; closing one closes all.
 ///
@@ -26,43 +34,35 @@ pub struct Client {
 
 #[derive(Debug)]
 struct Shared {
-    client: rocketmq_grpc::Client,
-    endpoints: String,
-    /// Topics that must be there when the App starts.
-    publishes: Mutex<BTreeSet<String>>,
+    /// Made at the first use: certificates are read then.
+    client: OnceLock<rocketmq_grpc::Client>,
+    connection: Connection,
+    settings: Mutex<Settings>,
     producer: OnceCell<Producer>,
     #[cfg(feature = "embedded")]
     broker: Option<rocketmq_devbroker::DevBroker>,
 }
 
+/// What a service says before the client is used.
+#[derive(Debug, Default)]
+struct Settings {
+    /// Topics that must be there when the App starts.
+    publishes: BTreeSet<String>,
+    checkers: Checkers,
+}
+
 // === impl Client ===
 
 impl Client {
-    /// A client of the cluster that `config` names. Does no I/O.
+    /// A client of the cluster that `config` names. Does no I/O: certificates are read when the
+    /// client is opened, or first used.
     ///
     /// # Errors
     ///
-    /// `endpoints` is missing or is not `host:port`.
+    /// `endpoints` is missing or is not `host:port`; settings that contradict each other.
     pub fn new(config: Config) -> kratos::Result<Self> {
-        let Config {
-            endpoints,
-            namespace,
-            request_timeout,
-        } = config;
-        let endpoints = endpoints.ok_or_else(|| {
-            kratos::Error::msg(
-                "rocketmq.endpoints is missing: set it, or KRATOS_ROCKETMQ__ENDPOINTS, to the \
-                 host:port of the RocketMQ proxy",
-            )
-        })?;
-        let config = rocketmq_grpc::Config::new(endpoints.as_str())
-            .namespace(namespace)
-            .request_timeout(request_timeout);
-        let client = rocketmq_grpc::Client::new(config).map_err(|error| {
-            kratos::Error::msg(format!("rocketmq.endpoints is {endpoints:?}"))
-                .with_source(neutral(error))
-        })?;
-        Ok(Shared::new(client, endpoints).into())
+        let connection = Connection::new(config)?;
+        Ok(Shared::new(connection).into())
     }
 
     /// A client of a broker inside this process: what is published is lost with the process, topics
@@ -89,9 +89,11 @@ impl Client {
         #[expect(clippy::expect_used, reason = "the address above is a valid one")]
         let client = rocketmq_grpc::Client::with_connector(config, connector)
             .expect("the address of the embedded broker is valid");
+        let connection = Connection::named("the embedded broker");
         let shared = Shared {
             broker: Some(broker),
-            ..Shared::new(client, "the embedded broker".to_owned())
+            client: OnceLock::from(client),
+            ..Shared::new(connection)
         };
         shared.into()
     }
@@ -121,9 +123,59 @@ impl Client {
     /// rather than the first message. Counts for all clones, until one of them is opened.
     #[must_use]
     pub fn publishes<T: Into<String>>(self, topics: impl IntoIterator<Item = T>) -> Self {
-        self.shared
-            .publishes()
-            .extend(topics.into_iter().map(Into::into));
+        let topics = topics.into_iter().map(Into::into);
+        self.shared.lock().publishes.extend(topics);
+        self
+    }
+
+    /// Answers when the broker asks what became of a transaction of a topic, and permits
+    /// [`Publisher::transaction`](kratos_broker::Publisher::transaction) for it. Counts for all
+    /// clones, until one of them is opened; the topic must exist, as for
+    /// [`publishes`](Self::publishes).
+    ///
+    /// The broker asks when it was not told: the process died, the decision was lost, or nobody
+    /// knew it yet. It asks any instance of the service, also one that was started later, so the
+    /// answer must come from what all of them see: a row that the local transaction wrote, found by
+    /// a key or header of the message. Answer [`Resolution::Unknown`] while nobody can know; the
+    /// broker asks again, 15 times by default, and then gives the message up. An answer that takes
+    /// more than 30 s, or panics, is none.
+    ///
+    /// ```
+    /// use kratos_broker::{Delivery, Message, Resolution};
+    /// use kratos_rocketmq::Client;
+    ///
+    /// # async fn is_paid(_: &str) -> Option<bool> { Some(true) }
+    /// # async fn pay(_: &str) -> Result<bool, std::io::Error> { Ok(true) }
+    /// # async fn run() -> kratos_broker::Result<()> {
+    /// let client = Client::embedded().transaction_checker("payments", async |message: Delivery| {
+    ///     let order = message.keys().first().cloned().unwrap_or_default();
+    ///     match is_paid(&order).await {
+    ///         Some(true) => Resolution::Commit,
+    ///         Some(false) => Resolution::Rollback,
+    ///         None => Resolution::Unknown, // the database is away
+    ///     }
+    /// });
+    ///
+    /// let message = Message::new("payments", "paid").key("order-7");
+    /// let done = client.publisher().transaction(message, async |_receipt| {
+    ///     match pay("order-7").await {
+    ///         Ok(true) => Resolution::Commit,
+    ///         Ok(false) => Resolution::Rollback,
+    ///         Err(_) => Resolution::Unknown,
+    ///     }
+    /// });
+    /// assert_eq!(done.await?.resolution, Resolution::Commit);
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
+    #[must_use]
+    pub fn transaction_checker<F, Fut>(self, topic: impl Into<String>, checker: F) -> Self
+    where
+        F: Fn(Delivery) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Resolution> + Send + 'static,
+    {
+        self.shared.lock().checkers.insert(topic.into(), checker);
         self
     }
 
@@ -133,19 +185,22 @@ impl Client {
         Publisher::new(self.clone())
     }
 
+    /// The client underneath, made at the first use.
+    fn client(&self) -> Result<&rocketmq_grpc::Client> {
+        if let Some(client) = self.shared.client.get() {
+            return Ok(client);
+        }
+        let client = self.shared.connection.client()?;
+        Ok(self.shared.client.get_or_init(|| client))
+    }
+
     async fn producer(&self) -> Result<&Producer> {
+        let client = self.client()?;
         let start = || async {
-            let topics = self.shared.publishes().clone();
-            let config = topics
-                .into_iter()
-                .fold(ProducerConfig::new(), ProducerConfig::topic);
-            self.shared.client.producer(config).await
+            let config = self.shared.lock().producer_config();
+            client.producer(config).await.map_err(neutral)
         };
-        self.shared
-            .producer
-            .get_or_try_init(start)
-            .await
-            .map_err(neutral)
+        self.shared.producer.get_or_try_init(start).await
     }
 }
 
@@ -160,21 +215,43 @@ impl From<Shared> for Client {
 // === impl Shared ===
 
 impl Shared {
-    fn new(client: rocketmq_grpc::Client, endpoints: String) -> Self {
+    fn new(connection: Connection) -> Self {
         Self {
-            client,
-            endpoints,
-            publishes: Mutex::default(),
+            client: OnceLock::new(),
+            connection,
+            settings: Mutex::default(),
             producer: OnceCell::new(),
             #[cfg(feature = "embedded")]
             broker: None,
         }
     }
 
-    fn publishes(&self) -> MutexGuard<'_, BTreeSet<String>> {
-        self.publishes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// Where groups of instances are made.
+    fn site(&self) -> Result<Site> {
+        #[cfg(feature = "embedded")]
+        if let Some(broker) = &self.broker {
+            return Ok(Site::Embedded(broker.clone()));
+        }
+        self.connection.site()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Settings> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Settings {
+    fn producer_config(&self) -> ProducerConfig {
+        let topics = self.publishes.iter().chain(self.checkers.topics());
+        let config = topics.fold(ProducerConfig::new(), ProducerConfig::topic);
+        if self.checkers.is_empty() {
+            return config;
+        }
+        let checkers = self.checkers.clone();
+        config.transaction_checker(move |message| {
+            let answer = checkers.ask(message);
+            async move { transaction::resolution(answer.await) }
+        })
     }
 }
 
@@ -185,34 +262,77 @@ impl Driver for Client {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities::none()
+            .ordering(true)
+            .delay(true)
+            .recall(true)
+            .priority(true)
             .dead_letter(true)
             .tag_filter(true)
+            .sql_filter(true)
+            .transactions(true)
+            .broadcast(true)
             .hand_back_spends_attempt(true)
     }
 
     async fn publish(&self, message: Message) -> Result<Receipt> {
-        let parts = message.into_parts();
-        let mut message = rocketmq_grpc::Message::new(parts.topic.as_str(), parts.body);
-        if let Some(tag) = parts.tag {
-            message = message.tag(tag);
-        }
-        for key in parts.keys {
-            message = message.key(key);
-        }
-        for (name, value) in parts.headers {
-            message = message.property(name, value);
-        }
-        let receipt = self
-            .producer()
-            .await?
-            .send(message)
-            .await
-            .map_err(neutral)?;
-        Ok(Receipt::new(receipt.message_id))
+        let topic = message.topic().clone();
+        let message = publish::wire(message)?;
+        let producer = self.producer().await?;
+        let receipt = producer.send(message).await.map_err(neutral)?;
+        Ok(publish::receipt(&topic, receipt))
     }
 
-    async fn consumer(&self, group: GroupSpec, _cx: StartContext) -> Result<Consumer> {
-        Consumer::join(&self.shared.client, &group).await
+    async fn recall(&self, handle: &RecallHandle) -> Result<()> {
+        let producer = self.producer().await?;
+        let recalled = producer.recall(handle.topic(), handle.token()).await;
+        recalled.map(drop).map_err(neutral)
+    }
+
+    async fn transaction<L, F>(&self, message: Message, local: L) -> Result<Transacted>
+    where
+        L: FnOnce(Receipt) -> F + Send,
+        F: Future<Output = Resolution> + Send,
+    {
+        let topic = message.topic().clone();
+        if !self.shared.lock().checkers.has(&topic) {
+            let what = format!(
+                "nobody answers for the transactions of topic {topic}: name a checker with \
+                 Client::transaction_checker before the client is used"
+            );
+            return Err(Error::new(ErrorKind::Invalid, what));
+        }
+        let message = publish::wire(message)?;
+        let producer = self.producer().await?;
+        let transaction = producer.begin(message).await.map_err(neutral)?;
+        let receipt = publish::receipt(&topic, transaction.receipt().clone());
+        let resolution = local(receipt.clone()).await;
+        let told = match resolution {
+            Resolution::Commit => transaction.commit().await.map(drop),
+            Resolution::Rollback => transaction.rollback().await,
+            // The broker asks.
+            Resolution::Unknown => Ok(()),
+        };
+        let done = Transacted::new(receipt, resolution);
+        Ok(match told {
+            Ok(()) => done,
+            Err(error) => done.unconfirmed(neutral(error)),
+        })
+    }
+
+    async fn consumer(&self, group: GroupSpec, cx: StartContext) -> Result<Consumer> {
+        let client = self.client()?;
+        if !group.broadcast {
+            return Consumer::join(client, &group, None).await;
+        }
+        let own = OwnGroup::create(self.shared.site()?, cx.info().id(), &group).await?;
+        let joined = Consumer::join(client, &group, Some(own)).await;
+        joined.map_err(|error| match error.kind() {
+            // It was just made: a proxy may not have heard of it yet.
+            ErrorKind::UnknownGroup => {
+                Error::new(ErrorKind::Transient, error.to_string()).with_source(error)
+            }
+            _ => error,
+        })
     }
 }
 
@@ -223,12 +343,15 @@ impl Resource for Client {
 
     async fn open(&mut self, _cx: StartContext) -> kratos::Result<()> {
         let opened = async {
-            self.shared.client.ping().await.map_err(neutral)?;
+            self.client()?.ping().await.map_err(neutral)?;
             self.producer().await.map(drop)
         };
         opened.await.map_err(|error: Error| {
             let transient = error.is_transient();
-            let at = format!("cannot use RocketMQ at {}", self.shared.endpoints);
+            let at = format!(
+                "cannot use RocketMQ at {}",
+                self.shared.connection.endpoints()
+            );
             let error = kratos::Error::msg(at).with_source(error);
             if transient { error.transient() } else { error }
         })
@@ -238,7 +361,9 @@ impl Resource for Client {
         if let Some(producer) = self.shared.producer.get() {
             producer.close(by).await;
         }
-        self.shared.client.close(by).await;
+        if let Some(client) = self.shared.client.get() {
+            client.close(by).await;
+        }
         Ok(())
     }
 }

@@ -10,13 +10,13 @@ use std::{
 };
 
 use kratos_broker::{
-    Delivery, DeliveryParts, Error, ErrorKind, Group, Headers, Result, Topic,
-    driver::{self, Filter, GroupSpec, Leased, Room, Settled, Settlement, Ticket},
+    Delivery, DeliveryParts, Error, ErrorKind, Group, Result, Topic,
+    driver::{self, BatchPlace, Filter, GroupSpec, Leased, Room, Settled, Settlement, Ticket},
 };
 use rocketmq_grpc::{ConsumerConfig, Lease, LeaseId, MessageView};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::error::neutral;
+use crate::{broadcast::OwnGroup, error::neutral, headers};
 
 /// How often a receive that brings nothing looks whether the broker is still there.
 const CHECK_CONNECTED_EVERY: Duration = Duration::from_secs(1);
@@ -25,11 +25,16 @@ const CHECK_CONNECTED_EVERY: Duration = Duration::from_secs(1);
 /// client waits between two tries.
 const REFUSED_QUIET: Duration = Duration::from_secs(40);
 
+/// How much of the time to close is kept for the removal of a group, at most.
+const REMOVE_MAX: Duration = Duration::from_secs(2);
+
 /// The members of a group in this process: the [`Consumer`](driver::Consumer) of this driver.
 #[derive(Debug)]
 pub struct Consumer {
     inner: rocketmq_grpc::Consumer,
     group: Group,
+    /// Of a broadcast: removed at the end.
+    own_group: Option<OwnGroup>,
     /// Which settlement is the engine's which.
     tickets: Mutex<HashMap<LeaseId, Ticket>>,
     /// What the engine was told last of each topic, and should hear when it is over.
@@ -50,36 +55,26 @@ enum Trouble {
 // === impl Consumer ===
 
 impl Consumer {
-    pub(crate) async fn join(client: &rocketmq_grpc::Client, group: &GroupSpec) -> Result<Self> {
-        let mut config =
-            ConsumerConfig::new(group.group.as_str()).invisible_duration(group.invisible);
+    pub(crate) async fn join(
+        client: &rocketmq_grpc::Client,
+        group: &GroupSpec,
+        own_group: Option<OwnGroup>,
+    ) -> Result<Self> {
+        let name = own_group.as_ref().map_or(&*group.group, |own| &own.name);
+        let mut config = ConsumerConfig::new(name).invisible_duration(group.invisible);
         for spec in &group.topics {
-            if let Filter::Sql(_) = spec.filter {
-                let refused = format!(
-                    "topic {}: this driver does not filter by SQL yet",
-                    spec.topic
-                );
-                return Err(Error::new(ErrorKind::Unsupported, refused));
-            }
-            let tags = rocketmq_grpc::Filter::tags(spec.filter.to_string());
-            config = config.subscribe(spec.topic.as_str(), tags);
+            let filter = match &spec.filter {
+                Filter::Sql(expression) => rocketmq_grpc::Filter::sql(expression),
+                tags => rocketmq_grpc::Filter::tags(tags.to_string()),
+            };
+            config = config.subscribe(spec.topic.as_str(), filter);
         }
         let inner = client.consumer(config).await.map_err(neutral)?;
-        if inner.settings().fifo {
-            // Its batches are settled as one unit, which the engine does not do yet: refused rather
-            // than consumed in the wrong order.
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!(
-                    "group {0} consumes in order, which this driver cannot do yet; use a group \
-                     without order: mqadmin updateSubGroup -n <namesrv> -c <cluster> -g {0} -o false",
-                    group.group
-                ),
-            ));
-        }
+        agree_on_order(name, group.fifo, inner.settings().fifo)?;
         Ok(Self {
             inner,
-            group: group.group.clone(),
+            group: name.into(),
+            own_group,
             tickets: Mutex::default(),
             troubled: Mutex::default(),
             body_bytes: AtomicUsize::new(0),
@@ -101,10 +96,17 @@ impl Consumer {
         let (average, bytes) = (self.body_bytes.load(Relaxed), message.body.len());
         self.body_bytes
             .store((average * 7 + bytes).div_ceil(8), Relaxed);
+        let place = lease.batch().map(|place| BatchPlace {
+            batch: place.batch.number(),
+            // The server gives out 32 messages at once.
+            index: u32::try_from(place.position).unwrap_or(u32::MAX),
+        });
+        let limit = place.is_none().then_some(attempts_limit);
         Leased {
-            delivery: delivery(topic, message, attempts_limit),
+            delivery: delivery_of(topic, message, limit),
             expires_at: lease.deadline(),
             lease,
+            place,
         }
     }
 
@@ -213,18 +215,56 @@ impl driver::Consumer for Consumer {
     }
 
     async fn close(self, by: Instant) -> Result<()> {
-        self.inner.close(by).await.map_err(neutral)
+        let Some(own_group) = self.own_group else {
+            return self.inner.close(by).await.map_err(neutral);
+        };
+        let left = by.saturating_duration_since(Instant::now());
+        let left_by = by - (left / 3).min(REMOVE_MAX);
+        let closed = self.inner.close(left_by).await.map_err(neutral);
+        let removed = timeout_at(by, own_group.remove()).await;
+        let late = |_| {
+            Err(Error::new(
+                ErrorKind::Transient,
+                "no time to remove its group",
+            ))
+        };
+        closed.and(removed.unwrap_or_else(late))
     }
 }
 
-fn delivery(topic: &Topic, message: MessageView, attempts_limit: u32) -> Delivery {
+/// The group must be of the kind that the subscriptions want: everything else is done in the wrong
+/// order, or waits for what it need not.
+fn agree_on_order(group: &str, wanted: bool, is: bool) -> Result<()> {
+    let change = |orderly: bool| {
+        format!("mqadmin updateSubGroup -n <namesrv> -c <cluster> -g {group} -o {orderly}")
+    };
+    let what = match (wanted, is) {
+        (true, false) => format!(
+            "group {group} does not consume in order, as a fifo() subscription must: {}",
+            change(true)
+        ),
+        (false, true) => format!(
+            "group {group} consumes in order: subscribe with fifo(), or change the group: {}",
+            change(false)
+        ),
+        _ => return Ok(()),
+    };
+    Err(Error::new(ErrorKind::Invalid, what))
+}
+
+/// A message, outside a consumer.
+pub(crate) fn delivery(topic: &Topic, message: MessageView) -> Delivery {
+    delivery_of(topic, message, None)
+}
+
+fn delivery_of(topic: &Topic, message: MessageView, attempts_limit: Option<u32>) -> Delivery {
     let mut parts = DeliveryParts::new(message.id, topic, message.body);
-    parts.headers = message.properties.into_iter().collect::<Headers>();
+    parts.headers = headers::headers(message.properties);
     parts.keys = message.keys;
     parts.tag = message.tag;
     parts.group = message.group;
     parts.attempt = message.attempt;
-    parts.attempts_limit = Some(attempts_limit);
+    parts.attempts_limit = attempts_limit;
     parts.born = message.born_at;
     parts.partition = Some(message.queue_id.to_string());
     parts.into()

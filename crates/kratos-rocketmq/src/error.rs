@@ -12,6 +12,8 @@ pub(crate) fn neutral(error: rocketmq_grpc::Error) -> Error {
         ErrorKind::UnknownGroup
     } else if error.is_wrong_topic_type() {
         ErrorKind::WrongTopicType
+    } else if error.is_unauthorized() {
+        ErrorKind::Denied
     } else if error.is_closed() {
         ErrorKind::Closed
     } else if error.is_invalid() {

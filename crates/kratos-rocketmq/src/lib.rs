@@ -31,16 +31,26 @@
 //! out in batches and are confirmed; a stop hands back what it could not finish, which spends one
 //! of the message's attempts.
 
+mod broadcast;
 mod client;
 mod config;
 mod consumer;
 mod error;
+mod headers;
+mod publish;
+mod tls;
+mod transaction;
 
 use tower_layer::Identity;
 
 pub use kratos_broker::{Message, Router, Subscription};
 
-pub use self::{client::Client, config::Config, consumer::Consumer};
+pub use self::{
+    client::Client,
+    config::{Config, Credentials},
+    consumer::Consumer,
+    tls::Tls,
+};
 
 /// The RocketMQ server of the App: [`kratos_broker::Server`] on this driver.
 pub type Server<S = (), L = Identity> = kratos_broker::Server<Client, S, L>;

@@ -30,6 +30,14 @@ pub struct LeaseId(u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BatchId(pub(crate) u64);
 
+impl BatchId {
+    /// A number that no other batch of the process has.
+    #[must_use]
+    pub fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// Where a message stands in an orderly group.
 ///
 /// A batch is what one receive brought of one queue, and the server treats it as one unit:

@@ -166,6 +166,20 @@ impl Message {
         self
     }
 
+    /// Whether the server keeps the name of a property for itself: such a
+    /// [`property`](Message::property) is refused.
+    ///
+    /// ```
+    /// use rocketmq_grpc::Message;
+    ///
+    /// assert!(Message::is_reserved_property("CORRELATION_ID"));
+    /// assert!(!Message::is_reserved_property("correlation_id"));
+    /// ```
+    #[must_use]
+    pub fn is_reserved_property(name: &str) -> bool {
+        validate::is_reserved(name)
+    }
+
     /// Id of the message: 34 upper-case hexadecimal digits.
     #[must_use]
     pub fn id(&self) -> &str {

@@ -18,6 +18,8 @@ pub struct Capabilities {
     tag_filter: bool,
     sql_filter: bool,
     transactions: bool,
+    recall: bool,
+    broadcast: bool,
     hand_back_spends_attempt: bool,
 }
 
@@ -50,6 +52,8 @@ impl Capabilities {
             tag_filter: false,
             sql_filter: false,
             transactions: false,
+            recall: false,
+            broadcast: false,
             hand_back_spends_attempt: false,
         }
     }
@@ -69,6 +73,10 @@ impl Capabilities {
         sql_filter, can_sql_filter;
         /// A message can be sent as part of a transaction.
         transactions, can_transact;
+        /// A delayed message can be called back before it is delivered.
+        recall, can_recall;
+        /// Every instance of a service can get every message.
+        broadcast, can_broadcast;
         /// A message that is handed back unstarted has spent one of its attempts. The engine then
         /// starts a message on its last attempt rather than hand it back.
         hand_back_spends_attempt, counts_hand_back;

@@ -14,6 +14,12 @@ pub struct GroupSpec {
     pub topics: Vec<TopicSpec>,
     /// For how long a received message stays invisible to others unless extended.
     pub invisible: Duration,
+    /// The group consumes in order; the driver refuses a group that the broker keeps otherwise, in
+    /// both directions, and says how to mend it.
+    pub fifo: bool,
+    /// Every member gets every message, from now on: the driver joins with a group of its own, and
+    /// removes it when the consumer is closed.
+    pub broadcast: bool,
 }
 
 /// One topic of a group.
@@ -48,7 +54,23 @@ impl GroupSpec {
             group: group.into(),
             topics,
             invisible,
+            fifo: false,
+            broadcast: false,
         }
+    }
+
+    /// Sets whether the group consumes in order.
+    #[must_use]
+    pub fn fifo(mut self, fifo: bool) -> Self {
+        self.fifo = fifo;
+        self
+    }
+
+    /// Sets whether every member gets every message.
+    #[must_use]
+    pub fn broadcast(mut self, broadcast: bool) -> Self {
+        self.broadcast = broadcast;
+        self
     }
 }
 

@@ -16,6 +16,9 @@ use super::ticket::Ticket;
 pub(crate) enum Cancel {
     /// The lease was lost: no settlement may follow.
     LeaseLost,
+    /// An earlier message of its batch was lost, so this one comes again too, whatever its handler
+    /// does: it is handed back.
+    BatchLost,
     /// The process stops.
     Shutdown,
 }

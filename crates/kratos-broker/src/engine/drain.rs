@@ -75,8 +75,11 @@ impl<C: Consumer> Running<C> {
         self.stop.cancel();
         let mut endings = JoinSet::new();
         for group in &mut self.groups {
+            group.table.begin_drain();
+            let queued = group.queues.iter().flat_map(|queue| queue.tickets());
+            let overtaken = group.table.overtaken(&queued.collect());
             for queue in &group.queues {
-                let waiting = queue.drain().into_iter().map(|job| job.ticket);
+                let waiting = queue.drain(&overtaken).into_iter().map(|job| job.ticket);
                 group.table.hand_back(waiting);
             }
             endings.spawn(end_intake(

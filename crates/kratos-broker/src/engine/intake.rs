@@ -131,6 +131,7 @@ impl<C: Consumer> Intake<C> {
 
     fn accept(&self, batch: Vec<Leased<C::Lease>>) {
         for leased in batch {
+            let in_batch = leased.place.is_some();
             let (ticket, delivery) = self.table.insert(self.number, leased);
             let tag = delivery.tag();
             let Some((_, queue)) = self.routes.iter().find(|(f, _)| f.accepts_tag(tag)) else {
@@ -139,12 +140,14 @@ impl<C: Consumer> Intake<C> {
                 self.table.settle(ticket, Settlement::Ack);
                 continue;
             };
+            // In a batch that is one unit the broker gives nothing up by itself.
             let last = self.capabilities.counts_hand_back()
+                && !in_batch
                 && delivery
                     .attempts_limit()
                     .is_some_and(|limit| delivery.attempt() >= limit);
             if let Err(job) = queue.push(Job::new(ticket, delivery, last)) {
-                if job.last_attempt {
+                if job.must_finish {
                     self.table.cut_off(job.ticket);
                 } else {
                     self.table.hand_back([job.ticket]);

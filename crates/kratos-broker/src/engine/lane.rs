@@ -32,6 +32,13 @@ pub(crate) trait Desk: Send + Sync {
     /// A message is over.
     fn settle(&self, ticket: Ticket, how: Settlement);
 
+    /// A message ends because its batch is lost: handed back at once.
+    fn give_up(&self, ticket: Ticket);
+
+    /// Whether a message behind this one in its batch is done, or runs: it would come again if this
+    /// one were handed back.
+    fn is_overtaken(&self, ticket: Ticket) -> bool;
+
     /// A message was cut off by the shutdown: handed back and reported.
     fn cut_off(&self, ticket: Ticket);
 
@@ -71,6 +78,7 @@ enum Verdict {
     Park(Duration),
     Fatal(kratos::Error),
     CutOff,
+    GiveUp,
     /// The lease is gone: nothing to settle.
     Nothing,
 }
@@ -206,7 +214,7 @@ fn record(span: &Span, ended: &Ended) {
         }
         Ended::Cancelled(why) => {
             let why = match why {
-                Cancel::LeaseLost => "lease_lost",
+                Cancel::LeaseLost | Cancel::BatchLost => "lease_lost",
                 Cancel::Shutdown => "shutdown",
             };
             span.record("error.type", why);
@@ -226,6 +234,7 @@ impl Inbox {
             }
             Ended::Failed(failure) => self.judge(&job, &failure),
             Ended::Cancelled(Cancel::LeaseLost) => Verdict::Nothing,
+            Ended::Cancelled(Cancel::BatchLost) => Verdict::GiveUp,
             Ended::Cancelled(Cancel::Shutdown) => Verdict::CutOff,
         };
         let (ticket, slot) = (job.ticket, job.slot());
@@ -233,6 +242,7 @@ impl Inbox {
             Verdict::Park(wait) => return self.park(job, wait),
             Verdict::Settle(how) => self.desk.settle(ticket, how),
             Verdict::CutOff => self.desk.cut_off(ticket),
+            Verdict::GiveUp => self.desk.give_up(ticket),
             Verdict::Fatal(error) => {
                 self.desk.settle(ticket, Settlement::HandBack);
                 self.desk.fatal(error);
@@ -284,7 +294,15 @@ impl Inbox {
         job.failures += 1;
         let (ticket, slot) = (job.ticket, job.slot());
         self.desk.wait(ticket);
-        if self.queue.park(job, from_now(wait)).is_err() {
+        let until = from_now(wait);
+        let refused = match self.queue.park(job, until) {
+            Err(mut job) if self.desk.is_overtaken(ticket) => {
+                job.must_finish = true;
+                self.queue.park(job, until).is_err()
+            }
+            parked => parked.is_err(),
+        };
+        if refused {
             // The process stops: the broker retries instead.
             self.desk.settle(ticket, Settlement::RetryAfter(wait));
             self.queue.release(slot);

@@ -2,8 +2,8 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, VecDeque},
-    hash::{BuildHasher, RandomState},
+    collections::{BinaryHeap, HashSet, VecDeque},
+    hash::{BuildHasher, Hash, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -22,8 +22,9 @@ pub(crate) struct Job {
     pub(crate) delivery: Delivery,
     /// Failed attempts in this process.
     pub(crate) failures: u32,
-    /// The broker gives up after this attempt: never handed back while the deadline allows.
-    pub(crate) last_attempt: bool,
+    /// Never handed back while the deadline allows: the broker gives up after this attempt, or
+    /// messages behind it in its batch are done.
+    pub(crate) must_finish: bool,
     slot: Option<usize>,
 }
 
@@ -31,6 +32,8 @@ pub(crate) struct Job {
 #[derive(Debug)]
 pub(crate) struct Queue {
     order: Order,
+    /// What has no message group keeps the order of its partition.
+    fifo: bool,
     hasher: RandomState,
     state: Mutex<State>,
     changed: Notify,
@@ -66,7 +69,7 @@ struct Slot {
 enum Mode {
     #[default]
     Open,
-    /// Only messages on their last attempt are let in and run.
+    /// Only messages that must be finished are let in and run.
     Draining,
     /// As before, and no more will come: lanes end when nothing waits.
     Finishing,
@@ -83,12 +86,12 @@ enum Pop {
 // === impl Job ===
 
 impl Job {
-    pub(crate) fn new(ticket: Ticket, delivery: Delivery, last_attempt: bool) -> Self {
+    pub(crate) fn new(ticket: Ticket, delivery: Delivery, must_finish: bool) -> Self {
         Self {
             ticket,
             delivery,
             failures: 0,
-            last_attempt,
+            must_finish,
             slot: None,
         }
     }
@@ -107,9 +110,10 @@ impl Job {
 // === impl Queue ===
 
 impl Queue {
-    pub(crate) fn new(order: Order, hungry: Arc<Notify>) -> Self {
+    pub(crate) fn new(order: Order, fifo: bool, hungry: Arc<Notify>) -> Self {
         Self {
             order,
+            fifo,
             hasher: RandomState::new(),
             state: Mutex::default(),
             changed: Notify::new(),
@@ -123,12 +127,12 @@ impl Queue {
         let mut state = self.lock();
         match state.mode {
             Mode::Open => {}
-            Mode::Draining if job.last_attempt => {}
+            Mode::Draining if job.must_finish => {}
             Mode::Draining | Mode::Finishing | Mode::Closed => return Err(job),
         }
         match job.slot {
             // What the broker would not deliver again goes first.
-            None if job.last_attempt => state.ready.push_front(Ready::Free(job)),
+            None if job.must_finish => state.ready.push_front(Ready::Free(job)),
             None => state.ready.push_back(Ready::Free(job)),
             Some(at) => {
                 if state.slots.is_empty() {
@@ -193,7 +197,7 @@ impl Queue {
         let mut state = self.lock();
         let refused = match state.mode {
             Mode::Open => false,
-            Mode::Draining | Mode::Finishing => !job.last_attempt,
+            Mode::Draining | Mode::Finishing => !job.must_finish,
             Mode::Closed => true,
         };
         if refused {
@@ -209,18 +213,34 @@ impl Queue {
         Ok(())
     }
 
-    /// Lets nothing in but last attempts, and takes out what has not started. An ordered message
-    /// stays if one behind it in its slot must.
-    pub(crate) fn drain(&self) -> Vec<Job> {
+    /// The messages that have not started.
+    pub(crate) fn tickets(&self) -> Vec<Ticket> {
+        let state = self.lock();
+        let free = state.ready.iter().filter_map(|entry| match entry {
+            Ready::Free(job) => Some(job.ticket),
+            Ready::Slot(_) => None,
+        });
+        let slots = state.slots.iter().flat_map(|slot| &slot.jobs);
+        free.chain(slots.map(|job| job.ticket)).collect()
+    }
+
+    /// Lets nothing in but what must be finished, `also` among it, and takes out what has not
+    /// started. An ordered message stays if one behind it in its slot must.
+    pub(crate) fn drain(&self, also: &HashSet<Ticket>) -> Vec<Job> {
         let mut state = self.lock();
         if state.mode == Mode::Open {
             state.mode = Mode::Draining;
         }
         let mut out = Vec::new();
+        for slot in &mut state.slots {
+            for job in &mut slot.jobs {
+                job.must_finish |= also.contains(&job.ticket);
+            }
+        }
         let mut ready = VecDeque::new();
         for entry in std::mem::take(&mut state.ready) {
             match entry {
-                Ready::Free(job) if !job.last_attempt => out.push(job),
+                Ready::Free(job) if !job.must_finish => out.push(job),
                 kept => ready.push_back(kept),
             }
         }
@@ -228,7 +248,7 @@ impl Queue {
             let keep = slot
                 .jobs
                 .iter()
-                .rposition(|job| job.last_attempt)
+                .rposition(|job| job.must_finish)
                 .map_or(0, |at| at + 1);
             out.extend(slot.jobs.drain(keep..));
         }
@@ -310,14 +330,22 @@ impl Queue {
 
     fn slot_of(&self, delivery: &Delivery) -> Option<usize> {
         let key = match self.order {
+            _ if self.fifo => {
+                let group = delivery.message_group().map(|group| (true, group));
+                let key = group.unwrap_or((false, delivery.partition().unwrap_or_default()));
+                return Some(self.slot(key));
+            }
             Order::Unordered => return None,
             Order::ByGroup => delivery.message_group()?,
             Order::ByKey => delivery
                 .message_group()
                 .or_else(|| delivery.keys().first().map(String::as_str))?,
         };
-        let hash = self.hasher.hash_one(key);
-        Some((hash % SLOTS as u64) as usize)
+        Some(self.slot(key))
+    }
+
+    fn slot(&self, key: impl Hash) -> usize {
+        (self.hasher.hash_one(key) % SLOTS as u64) as usize
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -114,7 +114,11 @@ impl<C: Consumer> Running<C> {
             let capacity = topic.limit().messages;
             let mut routes = Vec::new();
             for (subscription, lanes) in topic.routes {
-                let queue = Arc::new(Queue::new(subscription.order, hungry.clone()));
+                let queue = Arc::new(Queue::new(
+                    subscription.order,
+                    subscription.fifo,
+                    hungry.clone(),
+                ));
                 let settings = Arc::new(LaneSettings {
                     system: shared.system,
                     group: plan.group.clone(),

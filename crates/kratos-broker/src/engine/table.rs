@@ -1,5 +1,6 @@
 //! The lease table of one group: every message from its receipt to its settlement's confirmation.
 
+mod batch;
 mod places;
 
 use std::{
@@ -69,6 +70,7 @@ impl<C: Consumer> Table<C> {
             cut_off: Vec::new(),
             intake_open: true,
             put_back: Vec::new(),
+            draining: false,
             closing: false,
         };
         Self {
@@ -94,6 +96,7 @@ impl<C: Consumer> Table<C> {
             delivery,
             lease,
             expires_at,
+            place,
         } = leased;
         self.counters.received();
         let mut state = self.lock();
@@ -106,6 +109,8 @@ impl<C: Consumer> Table<C> {
             lease: Some(lease),
             expires_at,
             held_until: from_now(load.limit.max_hold),
+            place,
+            batch_lost: false,
             phase: Phase::Waiting,
         };
         (state.insert(entry), delivery)
@@ -145,6 +150,7 @@ impl<C: Consumer> Table<C> {
     /// The driver has answered settlements.
     pub(crate) fn settled(&self, answers: Vec<Settled>) {
         let mut state = self.lock();
+        let mut lost = Vec::new();
         for Settled { ticket, result } in answers {
             let Some(entry) = state.remove(ticket) else {
                 continue;
@@ -154,6 +160,13 @@ impl<C: Consumer> Table<C> {
                 Err(error) => {
                     self.counters.refused();
                     let (topic, id) = (entry.delivery.topic(), entry.delivery.id());
+                    if let Some(place) = entry.place.filter(|_| entry.is_done()) {
+                        lost.push(place);
+                        self.counters.repeated();
+                        if state.draining {
+                            state.cut_off.push(id.clone());
+                        }
+                    }
                     tracing::warn!(
                         %topic, message.id = %id, %error,
                         "settlement given up, the message may come again",
@@ -162,6 +175,9 @@ impl<C: Consumer> Table<C> {
             }
         }
         drop(state);
+        for place in lost {
+            self.give_up_behind(place);
+        }
         self.freed.notify_waiters();
     }
 
@@ -204,7 +220,7 @@ impl<C: Consumer> Table<C> {
             entry.expires_at = expires_at;
         }
         if let Phase::Decided(how) = entry.phase {
-            entry.phase = Phase::Settling;
+            entry.phase = Phase::Settling(how);
             drop(state);
             self.consumer.settle(ticket, lease, how);
         } else {
@@ -244,6 +260,11 @@ impl<C: Consumer> Table<C> {
         for (ticket, entry) in gone {
             self.forget(ticket, &entry);
         }
+    }
+
+    /// The server begins to stop.
+    pub(crate) fn begin_drain(&self) {
+        self.lock().draining = true;
     }
 
     /// Cuts off every handler that runs, and lets no other start.
@@ -291,7 +312,12 @@ impl<C: Consumer> Table<C> {
         ids
     }
 
+    /// What follows from a lost lease: its handler is cancelled, and where a batch is one unit, all
+    /// behind it end too. They would be out of order, and come again whatever we did.
     fn forget(&self, ticket: Ticket, entry: &Entry<C::Lease>) {
+        if let Some(place) = entry.place {
+            self.give_up_behind(place);
+        }
         self.counters.leases_lost();
         let (topic, id) = (entry.delivery.topic(), entry.delivery.id());
         tracing::warn!(%topic, message.id = %id, "lease lost, the message comes again");
@@ -299,6 +325,29 @@ impl<C: Consumer> Table<C> {
             cell.cancel(ticket, Cancel::LeaseLost);
         }
         self.freed.notify_waiters();
+    }
+
+    /// Settles a message whose lease is here, or notes what to do with it when it is back.
+    fn settle_now(&self, ticket: Ticket, how: Settlement) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let Some(entry) = state.entry(ticket) else {
+            return;
+        };
+        match entry.lease.take() {
+            // The message is somebody else's by now: nothing may be settled.
+            Some(_) if entry.expires_at <= now => {
+                drop(state);
+                self.lost(ticket);
+            }
+            Some(lease) => {
+                entry.phase = Phase::Settling(how);
+                drop(state);
+                self.consumer.settle(ticket, lease, how);
+            }
+            None if matches!(entry.phase, Phase::Settling(_)) => {}
+            None => entry.phase = Phase::Decided(how),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State<C::Lease>> {
@@ -318,6 +367,10 @@ impl<C: Consumer> Desk for Table<C> {
             self.cut_off(ticket);
             return None;
         }
+        if !matches!(entry.phase, Phase::Waiting) {
+            // It was given up while it waited.
+            return None;
+        }
         if entry.expires_at <= now {
             drop(state);
             self.lost(ticket);
@@ -328,37 +381,40 @@ impl<C: Consumer> Desk for Table<C> {
     }
 
     fn wait(&self, ticket: Ticket) {
-        if let Some(entry) = self.lock().entry(ticket) {
-            entry.phase = Phase::Waiting;
+        let mut state = self.lock();
+        let Some(entry) = state.entry(ticket) else {
+            return;
+        };
+        entry.phase = Phase::Waiting;
+        if entry.batch_lost {
+            drop(state);
+            self.give_up(ticket);
         }
     }
 
     fn settle(&self, ticket: Ticket, how: Settlement) {
-        let now = Instant::now();
-        let mut state = self.lock();
-        let intake_open = state.intake_open;
-        let Some(entry) = state.entry(ticket) else {
-            return;
-        };
-        if intake_open && how == Settlement::HandBack {
-            // It would come straight back to our own receive, and spend an attempt each time.
-            entry.phase = Phase::Waiting;
-            state.put_back.push(ticket);
-            return;
-        }
-        match entry.lease.take() {
-            // The message is somebody else's by now: nothing may be settled.
-            Some(_) if entry.expires_at <= now => {
-                drop(state);
-                self.lost(ticket);
+        if how == Settlement::HandBack {
+            let mut state = self.lock();
+            if state.intake_open {
+                let Some(entry) = state.entry(ticket) else {
+                    return;
+                };
+                // It would come straight back to our own receive, and spend an attempt each time.
+                entry.phase = Phase::Waiting;
+                state.put_back.push(ticket);
+                return;
             }
-            Some(lease) => {
-                entry.phase = Phase::Settling;
-                drop(state);
-                self.consumer.settle(ticket, lease, how);
-            }
-            None => entry.phase = Phase::Decided(how),
         }
+        self.settle_now(ticket, how);
+    }
+
+    fn give_up(&self, ticket: Ticket) {
+        self.counters.handed_back();
+        self.settle_now(ticket, Settlement::HandBack);
+    }
+
+    fn is_overtaken(&self, ticket: Ticket) -> bool {
+        self.has_started_behind(ticket)
     }
 
     fn cut_off(&self, ticket: Ticket) {

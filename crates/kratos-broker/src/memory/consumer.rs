@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    sync::oneshot::{Receiver, error::TryRecvError},
+    time::{Instant, sleep_until, timeout, timeout_at},
+};
 
 use super::{Shared, store::Found};
 use crate::{
@@ -38,6 +41,8 @@ pub struct MemoryLease {
 #[derive(Debug, Default)]
 struct Desk {
     queued: Vec<(Ticket, MemoryLease, Settlement)>,
+    /// Settlements that count when everything before them in their batch does.
+    later: Vec<(Ticket, Receiver<()>)>,
     answers: Vec<Settled>,
 }
 
@@ -51,23 +56,44 @@ impl MemoryConsumer {
         }
     }
 
-    /// Does the settlements that are queued, if there is a connection.
-    fn work(&self) {
+    /// Does the settlements that are queued, if there is a connection. Answers when to look again
+    /// for those that wait for others.
+    fn work(&self) -> Option<Instant> {
         let mut desk = self.desk();
         let mut state = self.shared.lock();
         if state.faults.connected().is_err() {
-            return;
+            return None;
         }
         for (ticket, lease, how) in std::mem::take(&mut desk.queued) {
             let refused = state.faults.settlement();
-            let result = refused.and_then(|()| {
-                match state.store.settle(&self.spec.group, lease.handle, how) {
-                    Found::Current => Ok(()),
-                    Found::OutOfDate => Err(out_of_date()),
+            let found = refused.map(|()| state.store.settle(&self.spec.group, lease.handle, how));
+            let result = match found {
+                Ok(Found::Current) => Ok(()),
+                Ok(Found::OutOfDate) => Err(out_of_date()),
+                Ok(Found::Later(heard)) => {
+                    desk.later.push((ticket, heard));
+                    continue;
                 }
-            });
+                Err(error) => Err(error),
+            };
             desk.answers.push(Settled { ticket, result });
         }
+        let look_again = state.store.release(&self.spec.group);
+        drop(state);
+        let Desk { later, answers, .. } = &mut *desk;
+        later.retain_mut(|(ticket, heard)| {
+            let result = match heard.try_recv() {
+                Ok(()) => Ok(()),
+                Err(TryRecvError::Closed) => Err(comes_again()),
+                Err(TryRecvError::Empty) => return true,
+            };
+            answers.push(Settled {
+                ticket: *ticket,
+                result,
+            });
+            false
+        });
+        look_again.filter(|_| !later.is_empty())
     }
 
     fn filter(&self, topic: &Topic) -> Result<&Filter> {
@@ -121,6 +147,7 @@ impl Consumer for MemoryConsumer {
                             handle: leased.lease,
                         },
                         expires_at: leased.expires_at,
+                        place: leased.place,
                     };
                     return Ok(taken.into_iter().map(lease).collect());
                 }
@@ -148,12 +175,17 @@ impl Consumer for MemoryConsumer {
             let changed = self.shared.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            self.work();
+            let look_again = self.work();
             let answers = std::mem::take(&mut self.desk().answers);
             if !answers.is_empty() {
                 return answers;
             }
-            changed.await;
+            match look_again {
+                Some(at) => {
+                    let _ = timeout_at(at, changed).await;
+                }
+                None => changed.await,
+            }
         }
     }
 
@@ -198,6 +230,20 @@ impl Consumer for MemoryConsumer {
             )
         })
     }
+}
+
+/// A group of one member ends with it.
+impl Drop for MemoryConsumer {
+    fn drop(&mut self) {
+        if self.spec.broadcast {
+            self.shared.lock().store.remove(&self.spec.group);
+        }
+    }
+}
+
+fn comes_again() -> Error {
+    let what = "an earlier message of the batch was given back: this one comes again with it";
+    Error::new(ErrorKind::LeaseLost, what)
 }
 
 fn out_of_date() -> Error {

@@ -49,6 +49,12 @@ impl GroupQueue {
         self.waiting.insert(waiting.stored.sequence, waiting);
     }
 
+    /// Takes out a message that waits.
+    pub(super) fn recall(&mut self, id: &str) {
+        self.waiting
+            .retain(|_, waiting| &*waiting.stored.parts.id != id);
+    }
+
     /// Makes held messages visible again whose time is over; answers those out of attempts.
     pub(super) fn lapse(&mut self, now: Instant, limit: u32) -> Vec<Delivery> {
         let over = self.held.iter().filter(|(_, held)| held.until <= now);

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{Lanes, Route};
 use crate::{
-    Error, Group, Result, Subscription, Topic,
+    Error, Group, Order, Result, Subscription, Topic,
     driver::{Capabilities, Consumer, Filter, GroupSpec, TopicSpec},
 };
 
@@ -12,6 +12,8 @@ use crate::{
 pub(crate) struct GroupPlan {
     pub(crate) group: Group,
     pub(crate) invisible: Duration,
+    pub(crate) fifo: bool,
+    pub(crate) broadcast: bool,
     pub(crate) topics: Vec<TopicPlan>,
 }
 
@@ -42,10 +44,10 @@ pub(crate) fn plan(
             });
         topic.add(subscription, lanes)?;
     }
-    Ok(groups
+    groups
         .into_iter()
         .map(|(group, topics)| GroupPlan::new(group, topics))
-        .collect())
+        .collect()
 }
 
 fn check(subscription: &Subscription, system: &str, can: Capabilities) -> Result<()> {
@@ -81,6 +83,20 @@ fn check(subscription: &Subscription, system: &str, can: Capabilities) -> Result
         Filter::Sql(_) if can.can_sql_filter() => {}
         Filter::Sql(_) => return refuse("filter by sql"),
     }
+    if subscription.fifo {
+        if !can.can_order() {
+            return refuse("keep messages in order");
+        }
+        if subscription.order != Order::ByGroup {
+            return Err(Error::invalid(format!(
+                "subscription {subscription}: fifo keeps the order of message groups; leave order \
+                 out"
+            )));
+        }
+    }
+    if subscription.broadcast && !can.can_broadcast() {
+        return refuse("give every instance every message (broadcast)");
+    }
     if !can.can_dead_letter() {
         return refuse("dead-letter messages");
     }
@@ -90,15 +106,34 @@ fn check(subscription: &Subscription, system: &str, can: Capabilities) -> Result
 // === impl GroupPlan ===
 
 impl GroupPlan {
-    fn new(group: Group, topics: BTreeMap<Topic, TopicPlan>) -> Self {
+    fn new(group: Group, topics: BTreeMap<Topic, TopicPlan>) -> Result<Self> {
         let topics: Vec<_> = topics.into_values().collect();
-        let routes = topics.iter().flat_map(|topic| &topic.routes);
-        let invisible = routes.map(|(s, _)| s.invisible).max().unwrap_or_default();
-        Self {
+        let routes = || topics.iter().flat_map(|topic| &topic.routes);
+        let invisible = routes().map(|(s, _)| s.invisible).max().unwrap_or_default();
+        let (fifo, broadcast) = routes()
+            .next()
+            .map_or((false, false), |(s, _)| (s.fifo, s.broadcast));
+        for (what, differs) in [
+            ("fifo", routes().find(|(s, _)| s.fifo != fifo)),
+            (
+                "broadcast",
+                routes().find(|(s, _)| s.broadcast != broadcast),
+            ),
+        ] {
+            if let Some((other, _)) = differs {
+                return Err(Error::invalid(format!(
+                    "some subscriptions of group {group} are {what}, others are not ({other}): \
+                     a group is so as a whole"
+                )));
+            }
+        }
+        Ok(Self {
             group,
             invisible,
+            fifo,
+            broadcast,
             topics,
-        }
+        })
     }
 
     /// Refuses subscriptions that ask for more attempts than the broker gives.
@@ -129,6 +164,8 @@ impl GroupPlan {
             .map(|t| TopicSpec::new(t.topic.clone(), t.filter.clone()))
             .collect();
         GroupSpec::new(self.group.clone(), topics, self.invisible)
+            .fifo(self.fifo)
+            .broadcast(self.broadcast)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use kratos::Server as _;
 
 use super::{Harness, Place, start_context};
-use crate::{Bytes, Driver, Message, Publisher, Server};
+use crate::{Bytes, Driver, Message, Publisher, RecallHandle, Server};
 
 async fn ignore(_: Bytes) {}
 
@@ -29,6 +29,16 @@ pub async fn what_the_driver_cannot_do_it_refuses<H: Harness>(h: &H) {
         let error = publisher.publish(message).await.expect_err("refused");
         assert!(error.is_unsupported(), "{error}");
     }
+    if !can.can_transact() {
+        let refused = publisher.transaction(message(), |_| async { unreachable!("not stored") });
+        let error = refused.await.expect_err("refused");
+        assert!(error.is_unsupported(), "{error}");
+    }
+    if !can.can_recall() {
+        let handle = RecallHandle::new(&place.topic, "x");
+        let error = publisher.recall(&handle).await.expect_err("refused");
+        assert!(error.is_unsupported(), "{error}");
+    }
     let bad = publisher
         .publish(message().header("name", "a\0b"))
         .await
@@ -38,10 +48,12 @@ pub async fn what_the_driver_cannot_do_it_refuses<H: Harness>(h: &H) {
     let filters = [
         (!can.can_tag_filter(), place.subscription(h).tags(["a"])),
         (!can.can_sql_filter(), place.subscription(h).sql("a = 1")),
+        (!can.can_order(), place.subscription(h).fifo()),
+        (!can.can_broadcast(), place.subscription(h).broadcast()),
     ];
     for (_, subscription) in filters.into_iter().filter(|(denied, _)| *denied) {
         let server = Server::<_, ()>::new(driver.clone()).subscribe_with(subscription, ignore);
         let error = server.bind(start_context()).await.expect_err("refused");
-        assert!(error.to_string().contains("cannot filter"), "{error}");
+        assert!(error.to_string().contains("cannot "), "{error}");
     }
 }

@@ -14,6 +14,7 @@ use kratos_broker::{
 #[derive(Default)]
 struct Memory {
     broker: Broker,
+    units: bool,
     names: AtomicU32,
 }
 
@@ -56,6 +57,8 @@ impl Harness for Memory {
         Bounds {
             redelivery_late: Duration::from_secs(1),
             prime: Duration::from_millis(10),
+            // The store looks through all that wait for each receive.
+            per_group: if self.units { 1_000 } else { 50 },
             ..Bounds::default()
         }
     }
@@ -69,6 +72,22 @@ mod hand_back_spends_an_attempt {
     fn harness() -> Memory {
         Memory {
             broker: Broker::new().hand_back_spends_attempt(),
+            ..Memory::default()
+        }
+    }
+
+    kratos_broker::conformance!(harness());
+}
+
+mod batches_are_units {
+    use super::*;
+
+    fn harness() -> Memory {
+        Memory {
+            broker: Broker::new()
+                .batches_are_units(4)
+                .hand_back_spends_attempt(),
+            units: true,
             ..Memory::default()
         }
     }

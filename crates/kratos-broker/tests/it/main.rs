@@ -6,6 +6,7 @@ mod conformance;
 mod drain;
 mod failures;
 mod faults;
+mod fifo;
 mod lanes;
 mod layers;
 mod leases;

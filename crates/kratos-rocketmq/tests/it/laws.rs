@@ -6,8 +6,8 @@ use std::{
 };
 
 use kratos_broker::{
-    Delivery, DeliveryParts, Group, Headers, Topic,
-    testing::{Bounds, Harness},
+    Delivery, DeliveryParts, Group, Headers, Resolution, Topic,
+    testing::{Bounds, Harness, TopicKind},
 };
 use kratos_rocketmq::Client;
 use rocketmq_devbroker::{DevBroker, GroupConfig, StoredMessage, TopicType};
@@ -22,6 +22,7 @@ impl Dev {
         let broker = DevBroker::builder()
             .strict(true)
             .min_invisible(Duration::from_secs(1))
+            .transaction_check(Duration::from_secs(1), Duration::from_secs(1))
             .in_memory()
             .unwrap();
         Self {
@@ -48,6 +49,34 @@ impl Harness for Dev {
         name.into()
     }
 
+    async fn special_topic(&self, kind: TopicKind, hint: &str) -> Option<Topic> {
+        let kind = match kind {
+            TopicKind::Ordered => TopicType::Fifo,
+            TopicKind::Delayed => TopicType::Delay,
+            TopicKind::Transactional => TopicType::Transaction,
+            _ => return None,
+        };
+        let name = self.name(hint);
+        self.broker.create_topic(&name, kind).unwrap();
+        Some(name.into())
+    }
+
+    async fn ordered_group(&self, hint: &str) -> Group {
+        let name = self.name(hint);
+        let config = GroupConfig::new().fifo(true);
+        self.broker.create_group(&name, config).unwrap();
+        name.into()
+    }
+
+    async fn checking_driver(&self, topic: &Topic, answer: Resolution) -> Client {
+        let client = Client::of(self.broker.clone());
+        client.transaction_checker(topic.as_str(), move |_| std::future::ready(answer))
+    }
+
+    fn dead_letter_topic(&self, group: &Group) -> Option<Topic> {
+        Some(rocketmq_devbroker::dead_letter_topic(group).into())
+    }
+
     async fn group(&self, hint: &str) -> Group {
         let name = self.name(hint);
         self.broker.create_group(&name, GroupConfig::new()).unwrap();
@@ -70,6 +99,7 @@ impl Harness for Dev {
         Bounds {
             redelivery_late: Duration::from_secs(1),
             prime: Duration::from_millis(300),
+            per_group: 20,
             ..Bounds::default()
         }
     }

@@ -1,7 +1,9 @@
 //! The driver and the whole App on the dev broker.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod config;
 mod errors;
 mod laws;
+mod ordered;
 mod shutdown;
 mod site;

@@ -113,6 +113,11 @@ impl Running {
         assert_eq!(within(PATIENCE, self.handle.reached(phase)).await, phase);
     }
 
+    /// Ends it without a word to anybody, as a crash does.
+    pub(crate) fn kill(self) {
+        self.task.abort();
+    }
+
     /// Waits for the end; answers the result and how long that took.
     pub(crate) async fn ended(self) -> (kratos::Result<()>, Duration) {
         let start = Instant::now();

@@ -10,9 +10,9 @@ use std::{
 };
 
 use kratos_broker::{
-    Consumer, Delivery, Driver, Group, Settlement, Topic,
+    Consumer, Delivery, Driver, Group, Resolution, Settlement, Topic,
     driver::{Filter, GroupSpec, Room, Ticket, TopicSpec},
-    testing::{Harness, start_context},
+    testing::{Bounds, Harness, TopicKind, start_context},
 };
 use kratos_rocketmq::{Client, Config};
 use rocketmq_admin::{Admin, GroupSpec as AdminGroup, TopicSpec as AdminTopic};
@@ -50,6 +50,7 @@ impl Harness for Real {
         let endpoints = Some(env("ROCKETMQ_ENDPOINTS"));
         Client::new(Config {
             endpoints,
+            admin: Some(env("ROCKETMQ_NAMESRV")),
             ..Config::default()
         })
         .unwrap()
@@ -59,6 +60,43 @@ impl Harness for Real {
         let name = name(hint);
         admin().create_topic(&AdminTopic::new(&name)).await.unwrap();
         name.into()
+    }
+
+    async fn special_topic(&self, kind: TopicKind, hint: &str) -> Option<Topic> {
+        let kind = match kind {
+            TopicKind::Ordered => "FIFO:queues=4",
+            TopicKind::Delayed => "DELAY",
+            TopicKind::Prioritised => "PRIORITY",
+            TopicKind::Transactional => "TRANSACTION",
+            _ => return None,
+        };
+        let name = name(hint);
+        let spec: AdminTopic = format!("{name}:{kind}").parse().unwrap();
+        admin().create_topic(&spec).await.unwrap();
+        Some(name.into())
+    }
+
+    async fn ordered_group(&self, hint: &str) -> Group {
+        let name = name(hint);
+        let spec = AdminGroup::new(&name).orderly(true);
+        admin().create_group(&spec).await.unwrap();
+        name.into()
+    }
+
+    async fn checking_driver(&self, topic: &Topic, answer: Resolution) -> Client {
+        let checker = move |_| std::future::ready(answer);
+        let client = self.driver().await;
+        client.transaction_checker(topic.as_str(), checker)
+    }
+
+    /// One committed transaction keeps a thread of the server busy for ever after: tried only where
+    /// the server is ours.
+    fn transactions(&self) -> bool {
+        std::env::var_os("ROCKETMQ_TRANSACTIONS").is_some()
+    }
+
+    fn dead_letter_topic(&self, group: &Group) -> Option<Topic> {
+        Some(format!("%DLQ%{group}").into())
     }
 
     async fn group(&self, hint: &str) -> Group {
@@ -100,6 +138,13 @@ impl Harness for Real {
 
     fn invisible(&self) -> Duration {
         INVISIBLE
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            per_group: 30,
+            ..Bounds::default()
+        }
     }
 }
 

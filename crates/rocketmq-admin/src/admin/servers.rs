@@ -85,21 +85,25 @@ impl Admin {
 
     /// The same at every name server; all must do it.
     pub(super) async fn every_name_server(&self, operation: &str, request: &Frame) -> Result<()> {
-        let asked = stream::iter(&self.inner.name_servers)
-            .map(|address| self.one_name_server(operation, address, request.clone()));
+        // Of owned addresses: the future must be `Send` for callers that spawn it.
+        let addresses = stream::iter(self.inner.name_servers.clone());
+        let asked = addresses.map(|address: String| async move {
+            self.one_name_server(operation, &address, request.clone())
+                .await
+        });
         let answers: Vec<_> = asked.buffered(SERVERS_AT_ONCE).collect().await;
         answers.into_iter().try_for_each(|it| it.map(drop))
     }
 
     /// Routes of a topic at the name servers that answer.
     pub(super) async fn routes(&self, operation: &str, topic: &str) -> Vec<Result<Route>> {
-        let ask = async |address: &String| {
+        let ask = |address: String| async move {
             let answer = self
-                .one_name_server(operation, address, route(topic))
+                .one_name_server(operation, &address, route(topic))
                 .await?;
             parse::<WireRoute>(operation, &answer).map(Route::from)
         };
-        stream::iter(&self.inner.name_servers)
+        stream::iter(self.inner.name_servers.clone())
             .map(ask)
             .buffered(SERVERS_AT_ONCE)
             .collect()

@@ -77,6 +77,10 @@ const RESERVED: &[&str] = &[
 ];
 const RESERVED_PREFIX: &str = "__RMQ.TRANSIENT.";
 
+pub(super) fn is_reserved(name: &str) -> bool {
+    RESERVED.contains(&name) || name.starts_with(RESERVED_PREFIX)
+}
+
 /// Of a topic or a group.
 pub(crate) fn name(what: &str, name: &str) -> Result<(), Error> {
     let allowed = |it: char| it.is_ascii_alphanumeric() || "%|_-".contains(it);
@@ -154,7 +158,7 @@ pub(super) fn properties(
     for (name, value) in properties {
         text(topic, "name of a property", name)?;
         text(topic, &format!("property {name:?}"), value)?;
-        if RESERVED.contains(&name.as_str()) || name.starts_with(RESERVED_PREFIX) {
+        if is_reserved(name) {
             return Err(Error::invalid(format!(
                 "property {name:?} of a message for {topic} is the server's own name"
             )));

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{LaneCell, Limit, Ticket};
-use crate::{Delivery, MessageId, driver::Settlement};
+use crate::{
+    Delivery, MessageId,
+    driver::{BatchPlace, Settlement},
+};
 
 pub(super) struct State<L> {
     pub(super) places: Vec<Place<L>>,
@@ -17,6 +20,8 @@ pub(super) struct State<L> {
     pub(super) intake_open: bool,
     /// To be handed back when intake has ended; leased until then.
     pub(super) put_back: Vec<Ticket>,
+    /// The server stops: what will come again is reported at its end.
+    pub(super) draining: bool,
     /// Handlers are being cut off: none starts.
     pub(super) closing: bool,
 }
@@ -42,6 +47,9 @@ pub(super) struct Entry<L> {
     pub(super) expires_at: Instant,
     /// When renewal ends.
     pub(super) held_until: Instant,
+    pub(super) place: Option<BatchPlace>,
+    /// Its batch was lost while it ran: it does not wait for another attempt.
+    pub(super) batch_lost: bool,
     pub(super) phase: Phase,
 }
 
@@ -51,7 +59,7 @@ pub(super) enum Phase {
     /// Decided while the lease was away for an extension.
     Decided(Settlement),
     /// Handed to the driver, not confirmed yet.
-    Settling,
+    Settling(Settlement),
 }
 
 // === impl State ===
@@ -79,6 +87,25 @@ impl<L> State<L> {
         place.entry.as_mut()
     }
 
+    /// The messages behind a place of a batch.
+    pub(super) fn behind(
+        &mut self,
+        place: BatchPlace,
+    ) -> impl Iterator<Item = (Ticket, &mut Entry<L>)> {
+        let entries = self
+            .places
+            .iter_mut()
+            .enumerate()
+            .filter_map(|(at, place)| {
+                let entry = place.entry.as_mut()?;
+                Some((ticket(at, place.generation), entry))
+            });
+        entries.filter(move |(_, entry)| {
+            let there = entry.place;
+            there.is_some_and(|there| there.batch == place.batch && there.index > place.index)
+        })
+    }
+
     pub(super) fn remove(&mut self, ticket: Ticket) -> Option<Entry<L>> {
         let (at, generation) = untie(ticket);
         let place = self
@@ -93,6 +120,28 @@ impl<L> State<L> {
         load.messages -= 1;
         load.bytes -= entry.delivery.body().len();
         Some(entry)
+    }
+}
+
+// === impl Entry ===
+
+impl<L> Entry<L> {
+    /// Its handler is through with it, for good.
+    pub(super) fn is_done(&self) -> bool {
+        self.settlement()
+            .is_some_and(|how| matches!(how, Settlement::Ack | Settlement::DeadLetter))
+    }
+
+    /// It goes back to the broker.
+    pub(super) fn is_handed_back(&self) -> bool {
+        self.settlement().is_some() && !self.is_done()
+    }
+
+    fn settlement(&self) -> Option<Settlement> {
+        match self.phase {
+            Phase::Decided(how) | Phase::Settling(how) => Some(how),
+            Phase::Waiting | Phase::Running(_) => None,
+        }
     }
 }
 

@@ -1,0 +1,278 @@
+//! F: what only some brokers can, where the driver says that it can: delay, recall, SQL, priority,
+//! transactions, broadcast, dead letters that can be consumed.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Harness, Place, Started, TopicKind, can,
+    delivery::{Seen, publish_all, see},
+    eventually, prime, subscription,
+};
+use crate::{
+    AnyError, Bytes, Message, Publisher, Resolution, Server, Subscription, driver::Capabilities,
+};
+
+async fn serve<H: Harness>(h: &H, subscription: Subscription) -> (Started, Seen) {
+    let seen = Seen::default();
+    let server = Server::new(h.driver().await)
+        .subscribe_with(subscription, see)
+        .with_state(seen.clone());
+    (Started::start(server).await, seen)
+}
+
+async fn place<H: Harness>(h: &H, kind: TopicKind, hint: &str) -> Option<Place> {
+    let place = Place {
+        topic: h.special_topic(kind, hint).await?,
+        group: h.group(hint).await,
+    };
+    prime(h, &place.topic, &place.group).await;
+    Some(place)
+}
+
+fn bodies(seen: &Seen) -> Vec<Bytes> {
+    seen.all().iter().map(|d| d.body().clone()).collect()
+}
+
+/// A delayed message comes at its time, not before; one that was called back does not come.
+///
+/// # Panics
+///
+/// It comes early, late, or though it was called back.
+pub async fn a_delayed_message_comes_at_its_time_unless_it_is_called_back<H: Harness>(h: &H) {
+    const DELAY: Duration = Duration::from_secs(4);
+    if !can(h, Capabilities::can_delay).await {
+        return;
+    }
+    let Some(place) = place(h, TopicKind::Delayed, "delay").await else {
+        return;
+    };
+    let publisher = Publisher::new(h.driver().await);
+    let (server, seen) = serve(h, place.subscription(h)).await;
+    let begin = Instant::now();
+    let called_back = publisher
+        .publish(Message::new(&place.topic, "back").delay(DELAY))
+        .await
+        .expect("a publish");
+    let late = Message::new(&place.topic, "late").delay(DELAY);
+    publisher.publish(late).await.expect("a publish");
+    let can_recall = can(h, Capabilities::can_recall).await;
+    if can_recall {
+        let handle = called_back.recall.expect("a handle");
+        publisher.recall(&handle).await.expect("it is called back");
+    } else {
+        assert_eq!(called_back.recall, None);
+    }
+    let within = DELAY + h.bounds().deliver;
+    eventually("it comes", within, || {
+        bodies(&seen).iter().any(|body| body == "late")
+    })
+    .await;
+    let waited = begin.elapsed();
+    assert!(waited >= DELAY - Duration::from_millis(50), "{waited:?}");
+    let limit = DELAY + h.bounds().redelivery_late;
+    assert!(waited <= limit, "it came after {waited:?}");
+    sleep(Duration::from_secs(1)).await;
+    server.stop(h.invisible()).await.expect("a clean stop");
+    let wanted = if can_recall { 1 } else { 2 };
+    assert_eq!(bodies(&seen).len(), wanted, "{:?}", bodies(&seen));
+}
+
+/// A subscription by SQL gets the messages whose headers satisfy it, and no other.
+///
+/// # Panics
+///
+/// It gets others.
+pub async fn an_sql_filter_chooses_by_headers<H: Harness>(h: &H) {
+    if !can(h, Capabilities::can_sql_filter).await {
+        return;
+    }
+    let topic = h.topic("sql").await;
+    let group = h.group("sql").await;
+    prime(h, &topic, &group).await;
+    let expression = "amount > 5 AND region IN ('eu', 'us')";
+    let wanted = subscription(h, &topic, &group).sql(expression);
+    let (server, seen) = serve(h, wanted).await;
+    let message = |n: u32, region: &'static str| {
+        let message = Message::new(&topic, format!("{region}-{n}"));
+        message
+            .header("amount", n.to_string())
+            .header("region", region)
+    };
+    let messages = (0..10).flat_map(|n| ["eu", "us", "asia"].map(|region| message(n, region)));
+    publish_all(h, [messages.collect()]).await;
+    let within = h.bounds().deliver;
+    eventually("they come", within, || seen.ids().len() >= 8).await;
+    sleep(Duration::from_secs(1)).await;
+    server.stop(h.invisible()).await.expect("a clean stop");
+    let mut got = bodies(&seen);
+    got.sort();
+    let wanted = ["eu", "us"].map(|region| (6..10).map(move |n| format!("{region}-{n}")));
+    assert_eq!(got, wanted.into_iter().flatten().collect::<Vec<_>>());
+}
+
+/// Of a backlog, messages of a high priority come before those of a low one, by and large.
+///
+/// # Panics
+///
+/// They do not.
+pub async fn a_higher_priority_comes_first<H: Harness>(h: &H) {
+    if !can(h, Capabilities::can_prioritise).await {
+        return;
+    }
+    let Some(place) = place(h, TopicKind::Prioritised, "priority").await else {
+        return;
+    };
+    let topic = &place.topic;
+    let of = |priority: u32| {
+        let message = move |_| Message::new(topic, priority.to_string()).priority(priority);
+        (0..40).map(message).collect::<Vec<_>>()
+    };
+    publish_all(h, [of(0)]).await;
+    publish_all(h, [of(2)]).await;
+    let few = place.subscription(h).concurrency(1).prefetch(4);
+    let (server, seen) = serve(h, few).await;
+    let all = || seen.ids().len() >= 80;
+    eventually("all come", h.bounds().deliver, all).await;
+    server.stop(h.invisible()).await.expect("a clean stop");
+    let bodies = bodies(&seen);
+    let mean = |priority: &str| {
+        let places = (0..bodies.len()).filter(|at| bodies[*at] == priority);
+        places.sum::<usize>() / 40
+    };
+    let (low, high) = (mean("0"), mean("2"));
+    assert!(
+        high < low,
+        "mean place of high {high}, of low {low}: {bodies:?}"
+    );
+}
+
+/// A transaction's message is delivered after a commit, never after a roll-back, and as the checker
+/// says when nobody knew. The sender's trace goes with it.
+///
+/// # Panics
+///
+/// It is not so.
+pub async fn a_transaction_delivers_what_was_committed<H: Harness>(h: &H) {
+    if !can(h, Capabilities::can_transact).await || !h.transactions() {
+        return;
+    }
+    let Some(place) = place(h, TopicKind::Transactional, "transaction").await else {
+        return;
+    };
+    let (server, seen) = serve(h, place.subscription(h)).await;
+    let publisher = Publisher::new(h.checking_driver(&place.topic, Resolution::Commit).await);
+    let cases = [
+        ("committed", Resolution::Commit),
+        ("rolled back", Resolution::Rollback),
+        ("unknown", Resolution::Unknown),
+    ];
+    for (body, resolution) in cases {
+        let message = Message::new(&place.topic, body).header("case", body);
+        let done = publisher
+            .transaction(message, |receipt| async move {
+                assert!(!receipt.id.is_empty(), "the message is stored");
+                resolution
+            })
+            .await
+            .expect("a transaction");
+        assert_eq!(done.resolution, resolution);
+    }
+    let within = h.bounds().deliver;
+    eventually("both come", within, || seen.ids().len() >= 2).await;
+    sleep(Duration::from_secs(2)).await;
+    server.stop(h.invisible()).await.expect("a clean stop");
+    let mut got = bodies(&seen);
+    got.sort();
+    got.dedup();
+    assert_eq!(got, ["committed", "unknown"]);
+    drop(publisher);
+}
+
+/// Without somebody who answers for it, a transaction is refused before anything is sent.
+///
+/// # Panics
+///
+/// It is not, or its local part runs.
+pub async fn a_transaction_without_a_checker_is_refused<H: Harness>(h: &H) {
+    if !can(h, Capabilities::can_transact).await {
+        return;
+    }
+    let kind = TopicKind::Transactional;
+    let Some(topic) = h.special_topic(kind, "no-checker").await else {
+        return;
+    };
+    let publisher = Publisher::new(h.driver().await);
+    let refused = publisher
+        .transaction(Message::new(&topic, "x"), |_| async {
+            panic!("the local part must not run")
+        })
+        .await
+        .expect_err("refused");
+    assert!(refused.is_invalid(), "{refused}");
+    assert!(refused.to_string().contains(topic.as_str()), "{refused}");
+}
+
+/// Every instance of a broadcast subscription gets every message.
+///
+/// # Panics
+///
+/// One does not.
+pub async fn a_broadcast_reaches_every_instance<H: Harness>(h: &H) {
+    if !can(h, Capabilities::can_broadcast).await {
+        return;
+    }
+    let topic = h.topic("broadcast").await;
+    let of = || Subscription::new(&topic, "everyone").invisible_duration(h.invisible());
+    let (first, seen) = serve(h, of().broadcast()).await;
+    let (second, also) = serve(h, of().broadcast()).await;
+    // A broker may count from the first receive.
+    sleep(h.bounds().prime).await;
+    let messages = (0..20).map(|n: usize| Message::new(&topic, n.to_string()));
+    let ids = publish_all(h, [messages.collect()]).await;
+    let both = || seen.has_all(&ids) && also.has_all(&ids);
+    eventually("both get all", h.bounds().deliver, both).await;
+    first.stop(h.invisible()).await.expect("a clean stop");
+    second.stop(h.invisible()).await.expect("a clean stop");
+    assert_eq!((seen.all().len(), also.all().len()), (20, 20), "once each");
+}
+
+/// Dead letters can be consumed like any message, where they are in a topic.
+///
+/// # Panics
+///
+/// They cannot, or have lost something.
+pub async fn dead_letters_can_be_consumed<H: Harness>(h: &H) {
+    async fn poison(_: Bytes) -> Result<(), AnyError> {
+        Err(AnyError::msg("on purpose"))
+    }
+    let place = Place::new(h, "dead").await;
+    let Some(letters) = h.dead_letter_topic(&place.group) else {
+        return;
+    };
+    prime(h, &place.topic, &place.group).await;
+    let subscription = place
+        .subscription(h)
+        .classify(|_: &AnyError| crate::Disposition::Poison);
+    let server = Server::<_, ()>::new(h.driver().await).subscribe_with(subscription, poison);
+    let server = Started::start(server).await;
+    let dead = |n: usize| Message::new(&place.topic, n.to_string()).header("kept", "yes");
+    // The first one makes the topic, and a group counts from what it has received once.
+    publish_all(h, [vec![dead(0)]]).await;
+    let until = Instant::now() + h.bounds().deliver;
+    while h.dead_letters(&place.group).await.is_empty() {
+        assert!(Instant::now() < until, "no dead letter");
+        sleep(Duration::from_millis(100)).await;
+    }
+    let reader = h.group("dead-reader").await;
+    super::prime_any(h, &letters, &reader).await;
+    let (consumer, seen) = serve(h, super::subscription(h, &letters, &reader)).await;
+    let ids = publish_all(h, [(1..=3).map(dead).collect()]).await;
+    let all = || seen.has_all(&ids);
+    eventually("the dead letters come", h.bounds().deliver, all).await;
+    server.stop(h.invisible()).await.expect("a clean stop");
+    consumer.stop(h.invisible()).await.expect("a clean stop");
+    let kept = |d: &crate::Delivery| d.headers().get("kept") == Some("yes");
+    assert!(seen.all().iter().all(kept), "headers are kept");
+}
