@@ -118,7 +118,7 @@ impl QueueLag {
 // === impl Queue ===
 
 impl<'de> Deserialize<'de> for Queue {
-    /// From the key of a map, which was an object: see [`json`].
+    /// From the key of a map, which was an object: see the module `json`.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
