@@ -171,9 +171,10 @@ impl Producer {
     /// them: all, or none.
     ///
     /// For many small messages: it saves requests. The messages are of type NORMAL, none is
-    /// compressed, and their bodies have no more bytes together than one message may have. They are
-    /// stored one after another in one queue and are received one by one, each under its own id.
-    /// Without messages nothing is sent. The receipts are in the order of the messages.
+    /// compressed, and together they have no more bytes than one body may have; that counts bodies,
+    /// tags, keys, properties, and about 350 bytes for each message. They are stored one after
+    /// another in one queue and are received one by one, each under its own id. Without messages
+    /// nothing is sent. The receipts are in the order of the messages.
     ///
     /// # Errors
     ///

@@ -69,6 +69,7 @@ const RESERVED: &[&str] = &[
     "TRACE_CONTEXT",
     "CHECK_IMMUNITY_TIME_IN_SECONDS",
     "__transactionId__",
+    "TRANSACTION_CHECK_TIMES",
     "INNER_NUM",
     "INNER_BASE",
     "INNER_MULTI_DISPATCH",
@@ -105,12 +106,14 @@ pub(super) fn group(topic: &str, group: &str) -> Result<(), Error> {
 }
 
 pub(super) fn lite_topic(topic: &str, lite_topic: &str) -> Result<(), Error> {
-    text(topic, "lite topic", lite_topic)?;
-    if lite_topic.len() > LITE_TOPIC_BYTES_MAX {
+    let allowed = |it: char| it.is_ascii_alphanumeric() || "_-".contains(it);
+    if lite_topic.is_empty()
+        || lite_topic.len() > LITE_TOPIC_BYTES_MAX
+        || !lite_topic.chars().all(allowed)
+    {
         return Err(Error::invalid(format!(
-            "a message for {topic} has a lite topic of {} bytes, the server takes \
-             {LITE_TOPIC_BYTES_MAX}",
-            lite_topic.len()
+            "a message for {topic} has the lite topic {lite_topic:?}, which is no name: 1 to \
+             {LITE_TOPIC_BYTES_MAX} letters, digits, `_`, `-`"
         )));
     }
     Ok(())
@@ -226,7 +229,7 @@ mod tests {
         assert!(refused(&group(GROUP_BYTES_MAX + 1)).contains("group of 64 bytes"));
         let lite = |bytes| Message::new("t", "b").lite_topic("x".repeat(bytes));
         lite(LITE_TOPIC_BYTES_MAX).validate().unwrap();
-        assert!(refused(&lite(LITE_TOPIC_BYTES_MAX + 1)).contains("lite topic of 65 bytes"));
+        assert!(refused(&lite(LITE_TOPIC_BYTES_MAX + 1)).contains("no name: 1 to 64"));
         assert!(refused(&Message::new("t", "b").priority(u32::MAX)).contains("priority above"));
     }
 
@@ -287,7 +290,9 @@ mod tests {
         assert!(refused(&Message::new("t", "b").tag("a|b")).contains("`|`"));
         assert!(refused(&Message::new("t", "b").tag(" ")).contains("blank tag"));
         assert!(refused(&Message::new("t", "b").group(" ")).contains("blank message group"));
-        assert!(refused(&Message::new("t", "b").lite_topic("")).contains("blank lite topic"));
+        for lite_topic in ["", "a b", "a.b", "ä", "a%b"] {
+            assert!(refused(&Message::new("t", "b").lite_topic(lite_topic)).contains("no name"));
+        }
         assert!(refused(&Message::new("t", "b").key("a\u{1}")).contains("control character"));
         assert!(refused(&Message::new("t", "b").property("k", "")).contains("blank"));
         assert!(refused(&Message::new("t", "b").property("TTL", "1")).contains("own name"));

@@ -51,10 +51,14 @@ impl MessageView {
     /// With an empty body; the receipt handle goes to the lease.
     pub(crate) fn from_proto(
         system: pb::SystemProperties,
-        properties: HashMap<String, String>,
+        mut properties: HashMap<String, String>,
         topic: Arc<str>,
         broker: Arc<str>,
     ) -> Self {
+        // The server's own, of messages that were in a transaction.
+        for name in ["__transactionId__", "TRANSACTION_CHECK_TIMES"] {
+            properties.remove(name);
+        }
         let attempt = system
             .delivery_attempt
             .and_then(|it| u32::try_from(it).ok());

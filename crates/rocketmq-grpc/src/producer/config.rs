@@ -65,8 +65,8 @@ impl ProducerConfig {
 
     /// Compresses bodies of more than so many bytes, where that makes them smaller; batches are not.
     ///
-    /// Consumers of every RocketMQ version decompress them. The server's limit counts what is sent,
-    /// so larger bodies fit.
+    /// They are sent in the format of zlib, which clients of RocketMQ 4 and 5 should both read. The
+    /// server's limit counts what is sent, so larger bodies fit.
     ///
     /// ```
     /// # use rocketmq_grpc::ProducerConfig;

@@ -15,7 +15,8 @@ impl Producer {
     /// # Errors
     ///
     /// If the time of delivery is over, the handle is none of this topic's, or the server does not
-    /// know recalls (before 5.3.2, or turned off). Nothing is tried again.
+    /// know recalls (before 5.3.2, or turned off). Apache's answers all of these with
+    /// INTERNAL_SERVER_ERROR, although no repetition helps; so nothing is tried again here.
     ///
     /// # Examples
     ///

@@ -58,12 +58,19 @@ impl Inner {
         // The server keeps one encoding for all.
         let packer = self.packer(topic, message_type, None);
         let mut packed = Vec::with_capacity(messages.len());
+        let mut stored_bytes = 0;
         for message in messages {
-            let message = packer.pack(message).await?;
             self.check_size(topic, message.body.len())?;
-            packed.push(message);
+            stored_bytes += packer.stored_size(message);
+            packed.push(packer.pack(message).await?);
         }
-        self.check_size(topic, packed.iter().map(|it| it.body.len()).sum())?;
+        let bytes_max = self.instance.settings.borrow().max_body_size;
+        if stored_bytes > bytes_max && messages.len() > 1 {
+            return Err(Error::invalid(format!(
+                "the messages of a batch for {topic} have {stored_bytes} bytes together, with all \
+                 that is stored beside their bodies: the server takes {bytes_max}"
+            )));
+        }
         Ok(Parcel {
             topic: topic.to_owned(),
             message_type,

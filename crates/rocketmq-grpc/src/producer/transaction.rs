@@ -2,7 +2,8 @@
 //!
 //! The server stores the message where no consumer sees it (half a message), the local transaction
 //! runs, and its outcome is told to the endpoints that took the message: they alone know of it, in
-//! memory, for 30 s. If they are not told, the server asks later: `checker.rs`.
+//! memory, for 30 s from the send and from every question of the broker. If they are not told, the
+//! broker asks later: `checker.rs`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +18,7 @@ use crate::{
     Endpoints, Error, Message, backoff::Backoff, error::At, instance::Instance, rpc::Subject,
 };
 
-/// How long a proxy remembers a half message.
+/// How long a proxy remembers a half message that nobody asks about.
 pub(super) const END_WITHIN: Duration = Duration::from_secs(30);
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(3);
@@ -97,8 +98,10 @@ impl Producer {
     /// # What a commit means
     ///
     /// The proxy passes it on to the broker without waiting. If it is lost there, or the broker fails
-    /// before it is applied, the broker asks the checker. So messages that were committed are
-    /// delivered at least once, soon as a rule, after a check otherwise.
+    /// before it is applied, the broker asks the checker; it may also ask about a transaction that
+    /// has ended, if it looks before its own note of the end is written. So the checker must know
+    /// transactions that have ended, too, and messages that were committed are delivered at least
+    /// once: soon as a rule, after a check otherwise.
     ///
     /// # Cancel safety
     ///
@@ -106,10 +109,19 @@ impl Producer {
     ///
     /// # Examples
     ///
-    /// ```no_run
-    /// # use rocketmq_grpc::{Message, Producer, Resolution};
+    /// ```
+    /// # use rocketmq_grpc::{Client, Config, Connector, Message, ProducerConfig, Resolution};
     /// # async fn pay(order: &str) -> Result<bool, std::io::Error> { Ok(!order.is_empty()) }
-    /// # async fn example(producer: Producer) -> rocketmq_grpc::Result<()> {
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> rocketmq_grpc::Result<()> {
+    /// # let broker = rocketmq_devbroker::DevBroker::start().await;
+    /// # let link = broker.connector();
+    /// # let connector = Connector::new(tower::service_fn(move |_| std::future::ready(link.connect())));
+    /// # let client = Client::with_connector(Config::new("dev:8081"), connector)?;
+    /// # let was_paid = async |_| Resolution::Unknown;
+    /// let config = ProducerConfig::new().topic("payments").transaction_checker(was_paid);
+    /// let producer = client.producer(config).await?;
+    ///
     /// let message = Message::new("payments", "paid").key("order-7");
     /// let receipt = producer
     ///     .transaction(message, async || match pay("order-7").await {
@@ -118,7 +130,10 @@ impl Producer {
     ///         Err(_) => Resolution::Unknown,
     ///     })
     ///     .await?;
-    /// println!("{:?}, told: {}", receipt.resolution, receipt.unconfirmed.is_none());
+    /// assert_eq!(receipt.resolution, Resolution::Commit);
+    /// if let Some(error) = receipt.unconfirmed {
+    ///     println!("the server will ask was_paid, because {error}");
+    /// }
     /// # Ok(())
     /// # }
     /// ```
@@ -155,9 +170,16 @@ impl Producer {
     ///
     /// # Examples
     ///
-    /// ```no_run
-    /// # use rocketmq_grpc::{Message, Producer};
-    /// # async fn example(producer: Producer) -> rocketmq_grpc::Result<()> {
+    /// ```
+    /// # use rocketmq_grpc::{Client, Config, Connector, Message, ProducerConfig, Resolution};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> rocketmq_grpc::Result<()> {
+    /// # let broker = rocketmq_devbroker::DevBroker::start().await;
+    /// # let link = broker.connector();
+    /// # let connector = Connector::new(tower::service_fn(move |_| std::future::ready(link.connect())));
+    /// # let client = Client::with_connector(Config::new("dev:8081"), connector)?;
+    /// # let config = ProducerConfig::new().transaction_checker(async |_| Resolution::Unknown);
+    /// # let producer = client.producer(config).await?;
     /// let transaction = producer.begin(Message::new("payments", "paid")).await?;
     /// // .. the local transaction ..
     /// transaction.commit().await?;

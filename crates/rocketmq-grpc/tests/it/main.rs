@@ -5,6 +5,7 @@
 mod consumer;
 mod credentials;
 mod dev_broker;
+mod dev_kinds;
 mod fake;
 mod fifo;
 mod fuzz;

@@ -117,15 +117,20 @@ async fn the_topic_is_in_the_settings_before_the_first_half_is_sent() {
     let config = ProducerConfig::new().transaction_checker(async |_| Resolution::Unknown);
     let producer = fake.client().producer(config).await.unwrap();
     let transaction = producer.begin(Message::new(TOPIC, "x")).await.unwrap();
-    let state = fake.state();
-    let named = state.seen.settings.iter().any(|it| match &it.pub_sub {
+    let named = |settings: &pb::Settings| match &settings.pub_sub {
         Some(PubSub::Publishing(it)) => it.topics.iter().any(|it| it.name == TOPIC),
         _ => false,
-    });
-    assert!(named, "{:?}", state.seen.settings);
-    let at = |call| state.seen.calls.iter().position(|it| *it == call);
-    assert!(at("telemetry") < at("send"));
-    drop(state);
+    };
+    {
+        let state = fake.state();
+        assert!(
+            state.seen.settings.iter().any(named),
+            "{:?}",
+            state.seen.settings
+        );
+        let at = |call| state.seen.calls.iter().position(|it| *it == call);
+        assert!(at("telemetry") < at("send"));
+    }
     transaction.rollback().await.unwrap();
     assert_eq!(resolutions(&fake), [pb::TransactionResolution::Rollback]);
 }
@@ -249,11 +254,8 @@ async fn a_checker_that_panics_or_hangs_answers_nothing_and_harms_no_other() {
         },
     );
     let _producer = fake.client().producer(config).await.unwrap();
-    for _ in 0..40 {
-        fake.ask_about(
-            "panics",
-            &rocketmq_grpc::Message::new("t", "").id().to_owned(),
-        );
+    for n in 0..40 {
+        fake.ask_about("panics", &format!("p{n}"));
     }
     for n in 0..16 {
         fake.ask_about("hangs", &format!("h{n}"));

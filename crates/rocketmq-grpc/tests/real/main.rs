@@ -6,5 +6,6 @@
 mod consume;
 mod offsets;
 mod secure;
+mod send;
 mod server;
 mod stop;

@@ -27,9 +27,14 @@ pub(crate) struct Place {
 impl Place {
     /// A topic and a group of their own; `group` has options of a `GroupSpec`.
     pub(crate) fn new(group_options: &str) -> Self {
+        Self::of(":NORMAL", group_options)
+    }
+
+    /// The same with options for the topic, too.
+    pub(crate) fn of(topic_options: &str, group_options: &str) -> Self {
         let name = unique();
         let (topic, group) = (format!("rg_t_{name}"), format!("rg_g_{name}"));
-        admin(&["topic", &format!("{topic}:NORMAL")]);
+        admin(&["topic", &format!("{topic}{topic_options}")]);
         admin(&["group", &format!("{group}{group_options}")]);
         Self {
             client: client(),
