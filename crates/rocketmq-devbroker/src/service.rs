@@ -110,7 +110,7 @@ impl MessagingService for Service {
         &self,
         request: Request<v2::QueryRouteRequest>,
     ) -> Reply<v2::QueryRouteResponse> {
-        let result = Context::of(&request)?
+        let result = Context::of(&request)
             .client()
             .and_then(|_| self.route(request.get_ref().topic.as_ref()));
         let (status, message_queues) = parts(result);
@@ -124,11 +124,11 @@ impl MessagingService for Service {
         &self,
         request: Request<v2::HeartbeatRequest>,
     ) -> Reply<v2::HeartbeatResponse> {
-        let cx = Context::of(&request)?;
-        let group = request.into_inner().group.map(|group| name(Some(&group)));
+        let cx = Context::of(&request);
+        let group = name(request.into_inner().group.as_ref());
         let result = cx.client().and_then(|id| {
-            self.core
-                .with(|state, _| state.heartbeat(id, group.as_deref()))
+            self.core.with(|state, _| state.heartbeat(id, &group))?;
+            cx.language()
         });
         let (status, ()) = parts(result);
         Ok(Response::new(v2::HeartbeatResponse { status }))
@@ -138,7 +138,7 @@ impl MessagingService for Service {
         &self,
         request: Request<v2::SendMessageRequest>,
     ) -> Reply<v2::SendMessageResponse> {
-        let cx = Context::of(&request)?;
+        let cx = Context::of(&request);
         let messages = request.into_inner().messages;
         let result = cx.client().and_then(|_| {
             let drafts = messages
@@ -156,7 +156,7 @@ impl MessagingService for Service {
         &self,
         request: Request<v2::QueryAssignmentRequest>,
     ) -> Reply<v2::QueryAssignmentResponse> {
-        let cx = Context::of(&request)?;
+        let cx = Context::of(&request);
         let request = request.into_inner();
         let topic = request.topic.as_ref();
         let group = name(request.group.as_ref());
@@ -182,7 +182,7 @@ impl MessagingService for Service {
         &self,
         request: Request<v2::ReceiveMessageRequest>,
     ) -> Reply<Self::ReceiveMessageStream> {
-        let cx = Context::of(&request)?;
+        let cx = Context::of(&request);
         let stream = receive::run(Arc::clone(&self.core), &cx, request.into_inner()).await;
         Ok(Response::new(Box::pin(stream)))
     }
@@ -191,7 +191,7 @@ impl MessagingService for Service {
         &self,
         request: Request<v2::AckMessageRequest>,
     ) -> Reply<v2::AckMessageResponse> {
-        let cx = Context::of(&request)?;
+        let cx = Context::of(&request);
         let result = cx
             .client()
             .and_then(|_| self.ack_entries(request.into_inner()));
@@ -211,7 +211,7 @@ impl MessagingService for Service {
         &self,
         request: Request<v2::ForwardMessageToDeadLetterQueueRequest>,
     ) -> Reply<v2::ForwardMessageToDeadLetterQueueResponse> {
-        let cx = Context::of(&request)?;
+        let cx = Context::of(&request);
         let request = request.into_inner();
         let (topic, group) = (name(request.topic.as_ref()), name(request.group.as_ref()));
         let result = cx.client().and_then(|_| {
@@ -257,7 +257,7 @@ impl MessagingService for Service {
         &self,
         request: Request<v2::EndTransactionRequest>,
     ) -> Reply<v2::EndTransactionResponse> {
-        let cx = Context::of(&request)?;
+        let cx = Context::of(&request);
         let request = request.into_inner();
         let topic = name(request.topic.as_ref());
         let end = End {
@@ -279,7 +279,7 @@ impl MessagingService for Service {
         &self,
         request: Request<Streaming<v2::TelemetryCommand>>,
     ) -> Reply<Self::TelemetryStream> {
-        let cx = Context::of(&request)?;
+        let cx = Context::of(&request);
         telemetry::run(Arc::clone(&self.core), &cx, request.into_inner())
             .await
             .map(Response::new)
@@ -289,9 +289,12 @@ impl MessagingService for Service {
         &self,
         request: Request<v2::NotifyClientTerminationRequest>,
     ) -> Reply<v2::NotifyClientTerminationResponse> {
-        let result = Context::of(&request)?
-            .client()
-            .and_then(|id| self.core.with(|state, now| state.terminate(now, id)));
+        let cx = Context::of(&request);
+        let group = name(request.into_inner().group.as_ref());
+        let result = cx.client().and_then(|id| {
+            self.core
+                .with(|state, now| state.terminate(now, id, &group))
+        });
         let (status, ()) = parts(result);
         Ok(Response::new(v2::NotifyClientTerminationResponse {
             status,
@@ -302,12 +305,13 @@ impl MessagingService for Service {
         &self,
         request: Request<v2::ChangeInvisibleDurationRequest>,
     ) -> Reply<v2::ChangeInvisibleDurationResponse> {
-        let cx = Context::of(&request)?;
+        let cx = Context::of(&request);
         let request = request.into_inner();
         let (topic, group) = (name(request.topic.as_ref()), name(request.group.as_ref()));
         let invisible = duration(request.invisible_duration.as_ref());
-        let result = cx.client().and_then(|_| {
+        let result = cx.client().and_then(|id| {
             self.core.with(|state, now| {
+                state.check_introduced(id)?;
                 state.change_invisible(now, &topic, &group, &request.receipt_handle, invisible)
             })
         });
@@ -322,7 +326,7 @@ impl MessagingService for Service {
         &self,
         request: Request<v2::RecallMessageRequest>,
     ) -> Reply<v2::RecallMessageResponse> {
-        let cx = Context::of(&request)?;
+        let cx = Context::of(&request);
         let request = request.into_inner();
         let topic = name(request.topic.as_ref());
         let result = cx.client().and_then(|_| {
@@ -341,7 +345,7 @@ impl MessagingService for Service {
         &self,
         request: Request<v2::SyncLiteSubscriptionRequest>,
     ) -> Reply<v2::SyncLiteSubscriptionResponse> {
-        let cx = Context::of(&request)?;
+        let cx = Context::of(&request);
         let request = request.into_inner();
         let result = cx
             .client()

@@ -71,7 +71,7 @@ pub(crate) use self::{
     limits::{Limits, MAX_BATCH, MAX_LITE_TOPIC_BYTES},
     lite::sync_lite,
     log::Place,
-    message::{Delivered, Draft, Stored},
+    message::{Delivered, Draft, MESSAGE_GROUP, Stored},
     receive::{Answer, Ask, Poll},
     refusal::Refusal,
     send::Sent,
@@ -141,7 +141,7 @@ impl State {
 
     /// Creates a group, or changes the retry policy of one.
     pub(crate) fn create_group(&mut self, name: &str, config: GroupConfig) -> Result<(), Refusal> {
-        limits::check_group(name)?;
+        limits::check_new_group(name)?;
         let name: Arc<str> = name.into();
         self.journal.set(
             || Key::Group(Arc::clone(&name)),

@@ -8,12 +8,13 @@ use rocketmq_proto::v2;
 use crate::{
     service::{BROKER_NAME, request::Context},
     state::{
-        Backoff, Delivered, Draft, GroupConfig, Refusal, Sent, Stored, Subscription, Timestamp,
+        Backoff, Delivered, Draft, GroupConfig, MESSAGE_GROUP, Refusal, Sent, Stored, Subscription,
+        Timestamp,
     },
 };
 
-/// Under which name consumers see the message group once more.
-const MESSAGE_GROUP_PROPERTY: &str = "__SHARDINGKEY";
+/// Under which name consumers see the trace context once more.
+const TRACE_CONTEXT: &str = "TRACE_CONTEXT";
 
 impl From<Refusal> for v2::Status {
     fn from(refusal: Refusal) -> Self {
@@ -31,15 +32,9 @@ pub(crate) fn ok() -> v2::Status {
     }
 }
 
-/// The full name of a topic or group: a namespace becomes part of it.
+/// The name of a topic or group. Like the real server, this one does not look at namespaces.
 pub(crate) fn name(resource: Option<&v2::Resource>) -> String {
-    let Some(resource) = resource else {
-        return String::new();
-    };
-    if resource.resource_namespace.is_empty() {
-        return resource.name.clone();
-    }
-    format!("{}%{}", resource.resource_namespace, resource.name)
+    resource.map_or_else(String::new, |resource| resource.name.clone())
 }
 
 /// A duration that is there and not negative.
@@ -145,7 +140,7 @@ pub(crate) fn send_answer(result: Result<Vec<Sent>, Refusal>) -> v2::SendMessage
     }
 }
 
-/// A message for a consumer, under the topic as the consumer named it.
+/// A message for a consumer, under the topic as the consumer named it, without its namespace.
 pub(crate) fn delivery(
     delivered: &Delivered,
     topic: &v2::Resource,
@@ -174,16 +169,12 @@ pub(crate) fn recover(half: &Stored, store_host: &str) -> v2::RecoverOrphanedTra
 /// The user properties as the server gives them out: none without a value, and the message group
 /// among them.
 fn properties(draft: &Draft) -> HashMap<String, String> {
-    let properties = draft
-        .properties
-        .iter()
-        .filter(|(_, value)| !value.is_empty());
     let group = draft.message_group.iter();
-    let group = group.map(|group| (MESSAGE_GROUP_PROPERTY.to_owned(), group.clone()));
-    properties
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .chain(group)
-        .collect()
+    let group = group.map(|group| (MESSAGE_GROUP.to_owned(), group.clone()));
+    let trace = draft.trace_context.iter();
+    let trace = trace.map(|trace| (TRACE_CONTEXT.to_owned(), trace.clone()));
+    let properties = draft.properties.clone().into_iter();
+    properties.chain(group).chain(trace).collect()
 }
 
 /// What a consumer subscribes to.
@@ -202,9 +193,11 @@ fn stored_message(stored: &Stored, topic: &v2::Resource, store_host: &str) -> v2
         r#type: v2::DigestType::Md5.into(),
         checksum: stored.md5.clone(),
     };
-    let dead_letter_of = stored.dead_letter_of.clone();
     v2::Message {
-        topic: Some(topic.clone()),
+        topic: Some(v2::Resource {
+            resource_namespace: String::new(),
+            name: topic.name.clone(),
+        }),
         user_properties: properties(draft),
         system_properties: Some(v2::SystemProperties {
             tag: draft.tag.clone(),
@@ -226,10 +219,12 @@ fn stored_message(stored: &Stored, topic: &v2::Resource, store_host: &str) -> v2
             message_group: draft.message_group.clone(),
             trace_context: draft.trace_context.clone(),
             orphaned_transaction_recovery_duration: None,
-            dead_letter_queue: dead_letter_of
-                .map(|(topic, message_id)| v2::DeadLetterQueue { topic, message_id }),
+            // Not told by the real server's proxy.
+            dead_letter_queue: None,
             lite_topic: draft.lite_topic.clone(),
-            priority: draft.priority,
+            priority: draft
+                .priority
+                .filter(|_| stored.kind == v2::MessageType::Priority),
         }),
         body: draft.body.clone(),
     }

@@ -36,6 +36,9 @@ pub(crate) async fn run(
         .as_ref()
         .and_then(|queue| queue.topic.clone());
     let topic = topic.unwrap_or_default();
+    if let Err(refusal) = cx.client() {
+        return Deliveries::refused(core, refusal);
+    }
     let opened =
         ask(cx, &request, &topic).and_then(|ask| core.with(|state, _| state.open_poll(ask)));
     let answer = match opened {
@@ -68,9 +71,10 @@ fn ask(
         batch: request.batch_size,
         invisible: some(&request.invisible_duration),
         auto_renew: request.auto_renew,
-        attempt_id: request.attempt_id.clone().unwrap_or_default(),
+        attempt_id: request.attempt_id.clone(),
         long_poll: some(&request.long_polling_timeout),
         remaining: cx.remaining(),
+        old_client: cx.is_old(),
     })
 }
 
@@ -130,6 +134,13 @@ impl Deliveries {
             status_last: answer.status_last,
             pause: false,
         }
+    }
+
+    /// A status and nothing else: what a call gets that is not looked at.
+    fn refused(core: Arc<Core>, refusal: Refusal) -> Self {
+        let mut refused = Self::new(core, v2::Resource::default(), Err(refusal));
+        refused.delivered_at = None;
+        refused
     }
 
     fn next(&mut self) -> Option<Content> {

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use rocketmq_proto::v2::Code;
 use tokio::time::Instant;
-use tonic::{Request, Status, metadata::MetadataMap};
+use tonic::{Request, metadata::MetadataMap};
 
 use crate::service::fault::Injected;
 use crate::{
@@ -14,7 +14,10 @@ use crate::{
 
 const CLIENT_ID: &str = "x-mq-client-id";
 const LANGUAGE: &str = "x-mq-language";
+const VERSION: &str = "x-mq-client-version";
 const DEADLINE: &str = "grpc-timeout";
+/// Clients from this version on know every code; the text decides, as on the real server.
+const KNOWS_EVERY_CODE: &str = "5.0.3";
 
 /// What the real server can read; anything else is an internal error there.
 const LANGUAGES: [&str; 14] = [
@@ -30,6 +33,9 @@ pub(crate) struct Peer(pub(crate) Option<SocketAddr>);
 #[derive(Clone, Debug)]
 pub(crate) struct Context {
     client: String,
+    language: String,
+    /// The client is so old that it gets a plain BAD_REQUEST instead of the newer codes.
+    old: bool,
     peer: Option<SocketAddr>,
     deadline: Option<Instant>,
     signer: Result<Signer, Refusal>,
@@ -37,17 +43,14 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    pub(crate) fn of<T>(request: &Request<T>) -> Result<Self, Status> {
+    pub(crate) fn of<T>(request: &Request<T>) -> Self {
         let metadata = request.metadata();
-        let language = text(metadata, LANGUAGE);
-        if !language.is_empty() && !LANGUAGES.contains(&language) {
-            let message = format!("no enum constant LanguageCode.{language} in header {LANGUAGE}");
-            return Err(Status::internal(message));
-        }
         let signature = request.extensions().get::<Signature>();
         let timeout = parse_timeout(text(metadata, DEADLINE));
-        Ok(Self {
+        Self {
             client: text(metadata, CLIENT_ID).to_owned(),
+            language: text(metadata, LANGUAGE).to_owned(),
+            old: text(metadata, VERSION) < KNOWS_EVERY_CODE,
             peer: request.extensions().get::<Peer>().and_then(|peer| peer.0),
             deadline: timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
             injected: request
@@ -55,7 +58,7 @@ impl Context {
                 .get()
                 .map(|Injected(refusal)| refusal.clone()),
             signer: signature.map_or_else(|| Ok(Signer::default()), |s| s.0.clone()),
-        })
+        }
     }
 
     /// Who has signed the call, as every call must be if the broker has users.
@@ -69,13 +72,28 @@ impl Context {
         if let Some(refusal) = &self.injected {
             return Err(refusal.clone());
         }
-        if self.client.is_empty() {
+        if self.client.trim().is_empty() {
             return Err(Refusal::new(
                 Code::ClientIdRequired,
                 "client id cannot be empty",
             ));
         }
         Ok(&self.client)
+    }
+
+    /// A client that introduces itself or sends a heartbeat must name its language, in a word that
+    /// the real server can read.
+    pub(crate) fn language(&self) -> Result<(), Refusal> {
+        let language = self.language.as_str();
+        if LANGUAGES.contains(&language) {
+            return Ok(());
+        }
+        let message = format!("no enum constant LanguageCode.{language} in header {LANGUAGE}");
+        Err(Refusal::new(Code::InternalServerError, message))
+    }
+
+    pub(crate) fn is_old(&self) -> bool {
+        self.old
     }
 
     pub(crate) fn peer(&self) -> String {
@@ -93,7 +111,7 @@ impl Context {
 fn text<'a>(metadata: &'a MetadataMap, key: &str) -> &'a str {
     metadata
         .get(key)
-        .and_then(|value| value.to_str().ok())
+        .and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
         .unwrap_or_default()
 }
 

@@ -45,6 +45,7 @@ pub(crate) async fn run(
         client,
         signer,
         pushes: Some(pushes),
+        language: cx.language(),
         registered: false,
     };
     let first = loop {
@@ -82,6 +83,8 @@ struct Session {
     signer: Signer,
     /// Commands that nobody asked for.
     pushes: Option<mpsc::Receiver<Push>>,
+    /// Whether the client named one that can be read.
+    language: Result<(), Refusal>,
     registered: bool,
 }
 
@@ -95,11 +98,12 @@ impl Session {
             return Ok(None);
         };
         let role = role(&settings)?;
+        let language = self.language.clone();
         let first = !self.registered;
         let terms = self.core.with(|state, now| {
             let terms = state.register(now, &self.client, role, first)?;
             state.signed_by(&self.client, &self.signer);
-            Ok(terms)
+            language.map(|()| terms)
         });
         let terms = terms.map_err(|refusal: Refusal| {
             let message = format!(
@@ -107,7 +111,7 @@ impl Session {
                 refusal.message
             );
             match refusal.code {
-                v2::Code::Unsupported => Status::internal(message),
+                v2::Code::Unsupported | v2::Code::InternalServerError => Status::internal(message),
                 _ => Status::invalid_argument(message),
             }
         })?;

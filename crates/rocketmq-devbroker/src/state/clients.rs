@@ -10,6 +10,7 @@ use rocketmq_proto::v2::{ClientType, Code};
 
 use crate::state::{
     State, Timestamp,
+    filter::Filter,
     group::GroupConfig,
     limits::{check_group, check_topic},
     message::Stored,
@@ -22,6 +23,13 @@ const CLEARED_AFTER: Duration = Duration::from_secs(1);
 /// How long the settings of a client without a telemetry stream are kept, so that one that connects
 /// again is not refused meanwhile.
 const ABSENT_FORGOTTEN_AFTER: Duration = Duration::from_secs(120);
+
+/// The types that may subscribe.
+const CONSUMERS: [ClientType; 3] = [
+    ClientType::PushConsumer,
+    ClientType::SimpleConsumer,
+    ClientType::LitePushConsumer,
+];
 
 /// What a client says about itself in its settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,12 +65,15 @@ pub struct Subscription {
 
 impl Subscription {
     fn check(&self) -> Result<(), Refusal> {
-        check_topic(&self.topic)?;
         if self.is_sql && self.filter.as_deref().is_none_or(str::is_empty) {
             let message = "expression format is not correct";
             return Err(Refusal::new(Code::IllegalFilterExpression, message));
         }
-        Ok(())
+        match &self.filter {
+            // Of a condition, the real server takes anything here; the receive is refused.
+            Some(tags) if !self.is_sql => Filter::tags(tags).map(|_| ()),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -172,11 +183,9 @@ impl State {
                     max_body_bytes: self.limits.max_body_bytes,
                 }
             }
-            Role::Consumer {
-                kind: ClientType::PullConsumer,
-                ..
-            } => {
-                let message = "client type is not consumer, type: PULL_CONSUMER";
+            Role::Consumer { kind, .. } if !CONSUMERS.contains(kind) => {
+                let kind = kind.as_str_name();
+                let message = format!("client type is not consumer, type: {kind}");
                 return Err(Refusal::new(Code::Unsupported, message));
             }
             Role::Consumer {
@@ -188,10 +197,7 @@ impl State {
                 check_group(group)?;
                 let name = group;
                 let group = self.open_group(name)?.1.clone();
-                if matches!(
-                    kind,
-                    ClientType::LitePushConsumer | ClientType::LiteSimpleConsumer
-                ) {
+                if *kind == ClientType::LitePushConsumer {
                     let message = format!("regular group cannot use LITE mode: {name}");
                     return Err(Refusal::new(Code::IllegalConsumerGroup, message));
                 }
@@ -233,9 +239,9 @@ impl State {
         }
     }
 
-    pub(crate) fn heartbeat(&mut self, client: &str, group: Option<&str>) -> Result<(), Refusal> {
+    pub(crate) fn heartbeat(&mut self, client: &str, group: &str) -> Result<(), Refusal> {
         let known = self.known_client(client)?;
-        if let (Role::Consumer { .. }, Some(group)) = (&known.role, group) {
+        if let Role::Consumer { .. } = known.role {
             check_group(group)?;
             self.open_group(group).map_err(|refusal| Refusal {
                 code: Code::IllegalConsumerGroup,
@@ -246,19 +252,33 @@ impl State {
     }
 
     /// The client says that it leaves: leases that the broker renews for it end soon.
-    pub(crate) fn terminate(&mut self, now: Timestamp, client: &str) -> Result<(), Refusal> {
-        self.known_client(client)?;
+    pub(crate) fn terminate(
+        &mut self,
+        now: Timestamp,
+        client: &str,
+        group: &str,
+    ) -> Result<(), Refusal> {
+        let consumer = matches!(self.known_client(client)?.role, Role::Consumer { .. });
         self.clients.all.remove(client);
         for cursor in self.cursors.iter_mut() {
             cursor.end_leases(now.plus(CLEARED_AFTER), Some(client), &mut self.timers);
         }
-        Ok(())
+        // Too late to stay, as on the real server.
+        if consumer { check_group(group) } else { Ok(()) }
     }
 
     /// Every client is gone: the broker's serving side went away.
     pub(crate) fn forget_clients(&mut self) {
         self.clients.all.clear();
         self.transactions.forget_tickets();
+    }
+
+    /// Some calls of a client without settings fail in the real server.
+    pub(crate) fn check_introduced(&self, client: &str) -> Result<(), Refusal> {
+        self.known_client(client).map(|_| ()).map_err(|_| {
+            let message = "the client has sent no settings on a telemetry stream";
+            Refusal::new(Code::InternalServerError, message)
+        })
     }
 
     fn known_client(&self, client: &str) -> Result<&Client, Refusal> {

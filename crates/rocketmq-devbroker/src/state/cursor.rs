@@ -72,7 +72,7 @@ pub(crate) struct Take<'a> {
     pub(crate) invisible: Invisible,
     pub(crate) client: &'a Arc<str>,
     /// Names a receive on an ordered group, so that the same one may ask again.
-    pub(crate) attempt_id: &'a str,
+    pub(crate) attempt_id: Option<&'a str>,
     pub(crate) max_attempts: u32,
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use rocketmq_proto::v2::Code;
+use rocketmq_proto::v2::{Code, MessageType};
 
 use crate::state::{
     State, Timestamp,
@@ -10,6 +10,7 @@ use crate::state::{
     message::Draft,
     refusal::Refusal,
     timers::{Event, TimerKey},
+    topic::Topic,
 };
 
 /// Names a delayed message.
@@ -88,6 +89,11 @@ impl State {
 
     /// Takes back a delayed message before its time and returns its id.
     pub(crate) fn recall(&mut self, topic: &str, handle: &str) -> Result<String, Refusal> {
+        let delays = |topic: &Topic| topic.accepts().contains(&MessageType::Delay);
+        if !self.topics.get(topic).is_some_and(delays) {
+            let message = format!("topic {topic} does not take delayed messages");
+            return Err(Refusal::new(Code::MessagePropertyConflictWithType, message));
+        }
         let number = handle.strip_prefix(RECALL_PREFIX);
         let id = number
             .and_then(|number| u64::from_str_radix(number, 16).ok())

@@ -27,6 +27,10 @@ impl Filter {
     }
 
     fn sql(expression: &str) -> Result<Self, Refusal> {
+        if expression.is_empty() {
+            let message = "an SQL condition cannot be empty";
+            return Err(Refusal::new(Code::IllegalFilterExpression, message));
+        }
         let parsed = Sql::parse(expression).map_err(|error| {
             let message = format!("parse the consumer's subscription failed: {error}");
             Refusal::new(Code::InternalServerError, message)

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use rocketmq_proto::v2::Code;
+use rocketmq_proto::v2::{Code, MessageType};
 
 use crate::state::{Timestamp, message::Draft, refusal::Refusal, transaction::CheckTimes};
 
 /// Largest number of messages in one receive.
 pub(crate) const MAX_BATCH: usize = 32;
 const MAX_NAME_BYTES: usize = 127;
-const MAX_GROUP_NAME_BYTES: usize = 255;
+const MAX_GROUP_NAME_BYTES: usize = 120;
 const MAX_PROPERTIES: usize = 128;
 const MAX_PROPERTIES_BYTES: usize = 16 << 10;
 /// A message group must be shorter than this.
@@ -132,14 +132,24 @@ pub(crate) fn check_invisible(invisible: Duration) -> Result<(), Refusal> {
     Ok(())
 }
 
-const SYSTEM_TOPICS: [&str; 4] = [
+/// Names that the real server uses itself, and those of its cluster.
+const SYSTEM_TOPICS: [&str; 11] = [
     "TBW102",
     "SCHEDULE_TOPIC_XXXX",
+    "BenchmarkTest",
+    "TRANS_CHECK_MAX_TIME_TOPIC",
+    "RMQ_SYS_TRACE_TOPIC",
+    "RMQ_SYS_TRANS_HALF_TOPIC",
+    "RMQ_SYS_TRANS_OP_HALF_TOPIC",
     "SELF_TEST_TOPIC",
     "OFFSET_MOVED_EVENT",
+    "DefaultCluster",
+    "DefaultCluster_REPLY_TOPIC",
 ];
-const SYSTEM_TOPIC_PREFIX: &str = "RMQ_SYS_";
-const SYSTEM_GROUPS: [&str; 3] = ["DEFAULT_CONSUMER", "DEFAULT_PRODUCER", "TOOLS_CONSUMER"];
+const SYSTEM_TOPIC_PREFIX: &str = "rmq_sys_";
+const SYSTEM_GROUP_PREFIX: &str = "CID_RMQ_SYS_";
+/// Groups of the server's own that nobody can create.
+const INNER_GROUPS: [&str; 3] = ["DEFAULT_CONSUMER", "DEFAULT_PRODUCER", "TOOLS_CONSUMER"];
 
 pub(crate) fn check_topic(topic: &str) -> Result<(), Refusal> {
     let illegal = |message: String| Err(Refusal::new(Code::IllegalTopic, message));
@@ -173,10 +183,19 @@ pub(crate) fn check_group(group: &str) -> Result<(), Refusal> {
             "the specified group is longer than group max length {MAX_GROUP_NAME_BYTES}"
         ));
     }
-    if SYSTEM_GROUPS.contains(&group) {
+    if group.starts_with(SYSTEM_GROUP_PREFIX) {
         return illegal("cannot use system consumer group".to_owned());
     }
     Ok(())
+}
+
+/// A group that is to be created.
+pub(crate) fn check_new_group(group: &str) -> Result<(), Refusal> {
+    if INNER_GROUPS.contains(&group) {
+        let message = "cannot use system consumer group";
+        return Err(Refusal::new(Code::IllegalConsumerGroup, message));
+    }
+    check_group(group)
 }
 
 const ILLEGAL_CHARACTERS: &str = "contains illegal characters, allowing only ^[%|a-zA-Z0-9_-]+$";
@@ -240,6 +259,10 @@ fn check_properties(draft: &Draft) -> Result<(), Refusal> {
         }
         bytes += key.len() + value.len();
     }
+    if draft.properties.contains_key(BROKEN_PROPERTY) {
+        let message = format!("the message is illegal: property {BROKEN_PROPERTY}");
+        return Err(Refusal::new(Code::InternalServerError, message));
+    }
     if bytes > MAX_PROPERTIES_BYTES {
         return too_large(format!(
             "the total size of user property is too large, max is {MAX_PROPERTIES_BYTES}"
@@ -289,6 +312,9 @@ pub(crate) fn check_lite_name(name: &str) -> Result<(), Refusal> {
 }
 
 fn check_recovery(draft: &Draft) -> Result<(), Refusal> {
+    if draft.kind() != MessageType::Transaction {
+        return Ok(());
+    }
     if draft
         .recovery_seconds
         .is_some_and(|seconds| seconds > MAX_RECOVERY_SECONDS)
@@ -302,8 +328,11 @@ fn check_recovery(draft: &Draft) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// A name that the real server uses for itself and forgets to refuse: it fails later.
+const BROKEN_PROPERTY: &str = "INNER_NUM";
+
 /// Names that the server uses for itself.
-const RESERVED_PROPERTIES: [&str; 51] = [
+const RESERVED_PROPERTIES: [&str; 53] = [
     "TRACE_ON",
     "MSG_REGION",
     "KEYS",
@@ -355,4 +384,6 @@ const RESERVED_PROPERTIES: [&str; 51] = [
     "DLQ_ORIGIN_TOPIC",
     "DLQ_ORIGIN_MESSAGE_ID",
     "__CRC32#",
+    "_SYS_MSG_PRIORITY_",
+    "__LITE_TOPIC",
 ];

@@ -61,15 +61,28 @@ impl Draft {
             MessageType::Transaction
         } else if self.deliver_at.is_some() {
             MessageType::Delay
+        } else if self.message_group.is_some() || self.properties.contains_key(MESSAGE_GROUP) {
+            MessageType::Fifo
         } else if self.lite_topic.is_some() {
             MessageType::Lite
         } else if self.priority.is_some() {
             MessageType::Priority
-        } else if self.message_group.is_some() {
-            MessageType::Fifo
         } else {
             MessageType::Normal
         }
+    }
+
+    /// What the real server makes of a message when it stores it: keys are separated by blanks,
+    /// and a property has a name and a value.
+    fn into_stored(mut self) -> Self {
+        let keys = self.keys.iter().flat_map(|key| key.split(' '));
+        self.keys = keys
+            .filter(|key| !key.is_empty())
+            .map(str::to_owned)
+            .collect();
+        self.properties
+            .retain(|name, value| !name.is_empty() && !value.is_empty());
+        self
     }
 
     /// Bytes that the message holds in memory, near enough for a limit.
@@ -83,6 +96,9 @@ impl Draft {
     }
 }
 
+/// The property in which the real server keeps the message group.
+pub(crate) const MESSAGE_GROUP: &str = "__SHARDINGKEY";
+
 /// What a message costs besides its body and properties.
 const OVERHEAD_BYTES: usize = 512;
 
@@ -95,6 +111,7 @@ impl Stored {
     }
 
     pub(crate) fn new(draft: Draft, queue: u32, offset: u64, now: Timestamp) -> Self {
+        let draft = draft.into_stored();
         Self {
             kind: draft.kind(),
             md5: md5_hex(&draft.body),

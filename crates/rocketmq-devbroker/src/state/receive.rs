@@ -25,10 +25,12 @@ pub(crate) struct Ask {
     pub(crate) batch: i32,
     pub(crate) invisible: Option<Duration>,
     pub(crate) auto_renew: bool,
-    pub(crate) attempt_id: String,
+    pub(crate) attempt_id: Option<String>,
     pub(crate) long_poll: Option<Duration>,
     /// What is left of the call's deadline.
     pub(crate) remaining: Option<Duration>,
+    /// The client may not know `ILLEGAL_POLLING_TIME`.
+    pub(crate) old_client: bool,
 }
 
 /// An [`Ask`] that was found right.
@@ -41,7 +43,7 @@ pub(crate) struct Poll {
     batch: usize,
     invisible: Invisible,
     client: Arc<str>,
-    attempt_id: String,
+    attempt_id: Option<String>,
 }
 
 /// What a receive gets, and how.
@@ -66,7 +68,11 @@ impl State {
             let message = "the call has no deadline: a receive needs the header grpc-timeout";
             return Err(Refusal::new(Code::InternalServerError, message));
         }
-        let wait = self.limits.long_poll(ask.long_poll, ask.remaining)?;
+        let wait = self.limits.long_poll(ask.long_poll, ask.remaining);
+        let wait = wait.map_err(|refusal| match ask.old_client {
+            true => Refusal::new(Code::BadRequest, refusal.message),
+            false => refusal,
+        })?;
         check_topic(&ask.topic)?;
         check_group(&ask.group)?;
         let invisible = if ask.auto_renew {
@@ -84,7 +90,12 @@ impl State {
             let message = format!("illegal capacity: {}", ask.batch);
             Refusal::new(Code::InternalServerError, message)
         })?;
-        let topic = Arc::clone(&self.open_topic(&ask.topic)?.name);
+        // The real server's receive does not know this code.
+        let unknown = |refusal: Refusal| Refusal {
+            code: Code::InternalServerError,
+            ..refusal
+        };
+        let topic = Arc::clone(&self.open_topic(&ask.topic).map_err(unknown)?.name);
         let (group, _) = self.open_group(&ask.group)?;
         self.open_cursor(&topic, &group);
         Ok(Poll {
@@ -114,7 +125,7 @@ impl State {
             batch: poll.batch,
             invisible: poll.invisible,
             client: &poll.client,
-            attempt_id: &poll.attempt_id,
+            attempt_id: poll.attempt_id.as_deref(),
             max_attempts,
         };
         let mut taken = cursor.take(now, &take, topic, &mut self.timers);

@@ -11,6 +11,9 @@ use crate::state::{
     refusal::Refusal,
 };
 
+/// What begins the names of topics that the server makes for a group: they have no type before.
+const INNER_PREFIXES: [&str; 2] = ["%DLQ%", "%RETRY%"];
+
 /// What the producer learns about a stored message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Sent {
@@ -143,6 +146,14 @@ impl State {
             Refusal::new(Code::MessagePropertyConflictWithType, message)
         };
         let actual = drafts.first().map(Draft::kind).unwrap_or_default();
+        if INNER_PREFIXES
+            .iter()
+            .any(|prefix| topic.starts_with(prefix))
+            && !self.topics.contains_key(topic)
+        {
+            let message = format!("topic {topic} is not there yet");
+            return Err(Refusal::new(Code::InternalServerError, message));
+        }
         // A topic that is not there has no type: this is what the real server says then.
         let Ok(topic) = self.open_topic(topic) else {
             return Err(conflict("UNSPECIFIED", actual));

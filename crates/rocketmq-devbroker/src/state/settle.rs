@@ -124,7 +124,12 @@ fn find<'a>(
     group: &str,
 ) -> Result<&'a mut Cursor, Refusal> {
     let own = |cursor: &&mut Cursor| *cursor.topic == *topic && *cursor.group == *group;
+    let other_topic = |cursor: &&mut Cursor| *cursor.topic != *topic;
+    if cursor.as_ref().is_some_and(other_topic) {
+        let message = "the receipt handle belongs to another topic";
+        return Err(Refusal::new(Code::InternalServerError, message));
+    }
     cursor
         .filter(own)
-        .ok_or_else(|| Refusal::handle("belongs to another topic or group"))
+        .ok_or_else(|| Refusal::handle("belongs to another group"))
 }

@@ -138,7 +138,11 @@ impl Client {
     pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         let metadata = request.metadata_mut();
-        for (key, value) in [("x-mq-language", "RUST"), ("x-mq-protocol", "v2")] {
+        for (key, value) in [
+            ("x-mq-language", "RUST"),
+            ("x-mq-protocol", "v2"),
+            ("x-mq-client-version", "5.2.2"),
+        ] {
             metadata.insert(key, value.parse().unwrap());
         }
         metadata.insert("x-mq-client-id", self.id.parse().unwrap());
@@ -437,7 +441,10 @@ impl Client {
     }
 
     pub(crate) async fn terminate(&self) -> Code {
-        let request = self.request(v2::NotifyClientTerminationRequest { group: None });
+        // A consumer must name a group, any group; of a producer it is not looked at.
+        let request = self.request(v2::NotifyClientTerminationRequest {
+            group: resource("g"),
+        });
         let answer = self
             .stub
             .clone()

@@ -7,6 +7,7 @@ mod consume;
 mod faults;
 mod injected;
 mod inspect;
+mod matches_real_server;
 #[cfg(feature = "persist")]
 mod persist;
 mod produce;

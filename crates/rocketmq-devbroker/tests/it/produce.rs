@@ -125,12 +125,11 @@ async fn every_call_needs_a_client_id() {
 #[tokio::test(start_paused = true)]
 async fn a_language_that_the_server_cannot_read_is_an_internal_error() {
     let broker = DevBroker::start().await;
-    let client = Client::embedded(&broker, "c").await;
-    let mut request = client.request(v2::QueryRouteRequest::default());
-    request
-        .metadata_mut()
+    let mut client = Client::embedded(&broker, "c").await;
+    client
+        .headers
         .insert("x-mq-language", "KLINGON".parse().unwrap());
-    let status = client.stub.clone().query_route(request).await.unwrap_err();
+    let status = client.consume("t", "g").await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Internal);
 }
 

@@ -55,6 +55,8 @@ struct Entry {
 #[derive(Debug)]
 struct Lease {
     generation: u64,
+    /// The generation of the delivery; the lease's own is newer once it was extended.
+    delivery: u64,
     deadline: Timestamp,
     timer: TimerKey,
     client: Arc<str>,
@@ -190,6 +192,7 @@ impl Concurrent {
         let deadline = now.plus(take.invisible.first_step());
         let lease = Lease {
             generation: self.generation,
+            delivery: self.generation,
             deadline,
             timer: timers.add(deadline, Event::Lapse(self.id, place)),
             client: Arc::clone(take.client),
@@ -239,6 +242,10 @@ impl Concurrent {
         if current && gone && !self.given_up.contains(&handle.place) {
             return Ok(());
         }
+        if self.is_replaced(now, handle) {
+            // As on the real server: fine, it says, and nothing is settled.
+            return Ok(());
+        }
         self.check(now, handle)?;
         self.changed.insert(handle.place);
         if let Some(lease) = self
@@ -249,6 +256,14 @@ impl Concurrent {
             timers.remove(lease.timer);
         }
         Ok(())
+    }
+
+    /// Whether an extension has given a newer handle to the same delivery.
+    fn is_replaced(&self, now: Timestamp, handle: &Handle) -> bool {
+        let entry = self.entries.get(&handle.place);
+        let lease = entry.and_then(|entry| entry.lease.as_ref());
+        let older = |lease: &Lease| (lease.delivery..lease.generation).contains(&handle.generation);
+        handle.deadline > now && lease.is_some_and(older)
     }
 
     pub(crate) fn check(&self, now: Timestamp, handle: &Handle) -> Result<(), Refusal> {

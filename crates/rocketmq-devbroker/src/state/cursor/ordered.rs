@@ -43,7 +43,7 @@ struct Queue {
 #[derive(Debug)]
 struct Batch {
     generation: u64,
-    attempt_id: String,
+    attempt_id: Option<String>,
     client: Arc<str>,
     members: Vec<Member>,
     renew_until: Option<Timestamp>,
@@ -149,15 +149,14 @@ impl Ordered {
         timers: &mut Timers,
     ) -> bool {
         let queue = &mut self.queues[index];
+        // An empty id equals an empty id and opens the queue to everybody; an absent one does not.
         let same = queue
             .batch
             .as_ref()
-            .is_some_and(|b| b.attempt_id == take.attempt_id);
+            .is_some_and(|b| b.attempt_id.is_some() && b.attempt_id.as_deref() == take.attempt_id);
         if !same && queue.batch.as_ref().is_some_and(|batch| batch.blocks(now)) {
             return false;
         }
-        // An empty id equals an empty id and opens the queue to everybody: as measured.
-        let again = same && !take.attempt_id.is_empty();
         queue.committed = queue.committed.max(log.first());
         let room = take.batch - taken.delivered.len();
         let mut messages: Vec<&Arc<Stored>> = Vec::new();
@@ -181,7 +180,7 @@ impl Ordered {
         }
         let members = before.iter().flat_map(|batch| &batch.members);
         let seen: BTreeMap<u64, u32> = members
-            .map(|m| (m.offset, m.delivered - u32::from(again && m.delivered > 0)))
+            .map(|m| (m.offset, m.delivered - u32::from(same && m.delivered > 0)))
             .collect();
         // The server counts by batch: only if all of it was seen before is it another attempt.
         let counts = offsets
@@ -209,7 +208,7 @@ impl Ordered {
         let unblock = Event::Unblock(self.id, place(0).queue);
         queue.batch = Some(Batch {
             generation: self.generation,
-            attempt_id: take.attempt_id.to_owned(),
+            attempt_id: take.attempt_id.map(str::to_owned),
             client: Arc::clone(take.client),
             members: offsets.into_iter().map(member).collect(),
             renew_until: take.invisible.renew_until(now),
@@ -475,7 +474,7 @@ impl Ordered {
             };
             queue.batch = Some(Batch {
                 generation: self.generation,
-                attempt_id: String::new(),
+                attempt_id: None,
                 client: "".into(),
                 members: position.batch.iter().map(member).collect(),
                 renew_until: None,

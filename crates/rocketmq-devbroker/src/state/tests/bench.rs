@@ -156,7 +156,7 @@ impl Bench {
         attempt_id: &str,
         batch: i32,
     ) -> Vec<Delivered> {
-        let attempt_id = attempt_id.to_owned();
+        let attempt_id = Some(attempt_id.to_owned());
         self.receive_as(Ask {
             attempt_id,
             batch,

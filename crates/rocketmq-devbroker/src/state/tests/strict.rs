@@ -35,7 +35,7 @@ fn a_strict_broker_refuses_unknown_topics_and_groups() {
     let role = consumer(ClientType::PushConsumer, "nosuch");
     let refusal = bench.state.register(now, "c", role, true).unwrap_err();
     assert_eq!(refusal.message, "group not found: nosuch");
-    let refusal = bench.state.heartbeat("a", Some("nosuch")).unwrap_err();
+    let refusal = bench.state.heartbeat("a", "nosuch").unwrap_err();
     assert_eq!(refusal.code, Code::IllegalConsumerGroup);
 }
 
@@ -94,11 +94,14 @@ fn a_client_must_send_settings_first() {
         bench.receive_as(ask).unwrap_err().code,
         Code::InternalServerError
     );
-    let refusal = bench.state.heartbeat("stranger", None).unwrap_err();
+    let refusal = bench.state.heartbeat("stranger", "g").unwrap_err();
     assert_eq!(refusal.code, Code::UnrecognizedClientType);
-    let refusal = bench.state.terminate(bench.now, "stranger").unwrap_err();
+    let refusal = bench
+        .state
+        .terminate(bench.now, "stranger", "g")
+        .unwrap_err();
     assert_eq!(refusal.code, Code::UnrecognizedClientType);
-    bench.state.heartbeat("a", Some("g")).unwrap();
+    bench.state.heartbeat("a", "g").unwrap();
 }
 
 #[test]
@@ -106,11 +109,11 @@ fn a_client_whose_stream_broke_is_known_for_two_minutes() {
     let mut bench = Bench::new();
     bench.state.stream_ended(bench.now, "a");
     assert_eq!(bench.state.connected_clients().len(), 1);
-    bench.state.heartbeat("a", None).unwrap();
+    bench.state.heartbeat("a", "g").unwrap();
     bench.pass(std::time::Duration::from_secs(120));
     let role = consumer(ClientType::PushConsumer, "g");
     bench.state.register(bench.now, "b", role, true).unwrap();
-    assert!(bench.state.heartbeat("a", None).is_err());
+    assert!(bench.state.heartbeat("a", "g").is_err());
 }
 
 #[test]

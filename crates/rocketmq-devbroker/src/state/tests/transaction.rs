@@ -187,7 +187,7 @@ fn checks_without_a_producer_are_counted_and_one_that_comes_later_is_asked() {
     let mut bench = of_type(Transaction);
     producer(&mut bench, "p");
     prepare(&mut bench, "m");
-    bench.state.terminate(bench.now, "p").unwrap();
+    bench.state.terminate(bench.now, "p", "").unwrap();
     assert_eq!(checks(&mut bench, 40), []);
     producer(&mut bench, "p-restarted");
     assert_eq!(checks(&mut bench, 30), [check("p-restarted", "m", 3)]);
