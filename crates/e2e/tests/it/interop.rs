@@ -6,4 +6,3 @@
 mod cases;
 mod descriptors;
 mod peer;
-mod site;

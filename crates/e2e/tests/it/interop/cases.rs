@@ -8,10 +8,8 @@ use rocketmq_grpc::{
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
-use super::{
-    peer::{Peer, Received, message, text},
-    site::{Kind, Site},
-};
+use super::peer::{Peer, Received, message, text};
+use crate::site::{Kind, Site};
 
 /// How long messages may take, on a busy machine; more than an orphan check's 10 s.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -13,13 +13,13 @@ use rocketmq_grpc::{Client, Config};
 /// How long a new topic takes to be known everywhere.
 const KNOWN_WITHIN: Duration = Duration::from_secs(30);
 
-pub(super) enum Site {
+pub(crate) enum Site {
     Dev(DevBroker),
     Real { endpoints: String, admin: Admin },
 }
 
 #[derive(Clone, Copy)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Normal,
     Fifo,
     Delay,
@@ -27,32 +27,32 @@ pub(super) enum Kind {
 }
 
 impl Site {
-    pub(super) async fn dev() -> Self {
+    pub(crate) async fn dev() -> Self {
         let broker = DevBroker::builder()
             .strict(true)
             .listen(([127, 0, 0, 1], 0));
         Self::Dev(broker.start().await.unwrap())
     }
 
-    pub(super) async fn real() -> Self {
+    pub(crate) async fn real() -> Self {
         let endpoints = env::var("ROCKETMQ_ENDPOINTS").expect("ROCKETMQ_ENDPOINTS");
         let port = env::var("ROCKETMQ_NAMESRV_PORT").unwrap_or("9876".to_owned());
         let admin = Admin::new(format!("127.0.0.1:{port}")).unwrap();
         Self::Real { endpoints, admin }
     }
 
-    pub(super) fn endpoints(&self) -> String {
+    pub(crate) fn endpoints(&self) -> String {
         match self {
             Self::Dev(broker) => broker.addr().unwrap().to_string(),
             Self::Real { endpoints, .. } => endpoints.clone(),
         }
     }
 
-    pub(super) fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         Client::new(Config::new(self.endpoints())).unwrap()
     }
 
-    pub(super) async fn topic(&self, kind: Kind) -> String {
+    pub(crate) async fn topic(&self, kind: Kind) -> String {
         let name = unique("interop_t");
         match self {
             Self::Dev(broker) => broker.create_topic(&name, kind.dev()).unwrap(),
@@ -66,7 +66,7 @@ impl Site {
         name
     }
 
-    pub(super) async fn group(&self, orderly: bool) -> String {
+    pub(crate) async fn group(&self, orderly: bool) -> String {
         let name = unique("interop_g");
         match self {
             Self::Dev(broker) => {
