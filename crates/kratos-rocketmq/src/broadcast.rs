@@ -63,6 +63,9 @@ fn release(name: &str) {
 impl OwnGroup {
     /// Makes the group, at the end of its topics.
     pub(crate) async fn create(site: Site, instance: &str, spec: &GroupSpec) -> Result<Self> {
+        if matches!(site, Site::Nowhere) {
+            return Err(nowhere(spec));
+        }
         let own = Self {
             name: name(&spec.group, instance),
             site,
@@ -88,17 +91,7 @@ impl OwnGroup {
                     set.map_err(|error| own.refused("begin with", error))?;
                 }
             }
-            Site::Nowhere => {
-                let group = &spec.group;
-                return Err(Error::new(
-                    ErrorKind::Unsupported,
-                    format!(
-                        "a broadcast in group {group} needs a group for each instance, which is made \
-                         through the name servers: set rocketmq.admin to their host:port, and build \
-                         kratos-rocketmq with the feature admin"
-                    ),
-                ));
-            }
+            Site::Nowhere => {}
         }
         Ok(own)
     }
@@ -140,6 +133,18 @@ impl OwnGroup {
         let name = &self.name;
         Error::new(kind, format!("cannot {what} group {name} of this instance")).with_source(source)
     }
+}
+
+fn nowhere(spec: &GroupSpec) -> Error {
+    let group = &spec.group;
+    Error::new(
+        ErrorKind::Unsupported,
+        format!(
+            "a broadcast in group {group} needs a group for each instance, which is made through the \
+             name servers: set rocketmq.admin to their host:port, and build kratos-rocketmq with the \
+             feature admin"
+        ),
+    )
 }
 
 /// A start that was given up, or a server that was dropped: nobody waits for the removal.

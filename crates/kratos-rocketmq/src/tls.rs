@@ -97,12 +97,12 @@ impl Tls {
 fn read(setting: &str, path: &Path) -> Result<Vec<u8>> {
     let at = || format!("cannot read {}, `rocketmq.tls.{setting}`", path.display());
     let failed = |error| Error::new(ErrorKind::Invalid, at()).with_source(error);
-    let size = fs::metadata(path).map_err(|e| failed(e))?.len();
+    let size = fs::metadata(path).map_err(&failed)?.len();
     if size > FILE_BYTES_MAX {
         let what = format!("{}: {size} bytes are no certificate", at());
         return Err(Error::new(ErrorKind::Invalid, what));
     }
-    fs::read(path).map_err(|e| failed(e))
+    fs::read(path).map_err(failed)
 }
 
 /// Whether the client takes it: the last thing that was set is the culprit.
