@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Config, Connector, Consumer, ConsumerConfig, Endpoints, Error, Producer, ProducerConfig,
+    SimpleConsumer, SimpleConsumerConfig,
     connection::Connection,
     credentials::Signer,
     identity::Identity,
@@ -107,6 +108,19 @@ impl Client {
     /// ([`is_unknown_topic`](Error::is_unknown_topic)).
     pub async fn consumer(&self, config: ConsumerConfig) -> Result<Consumer, Error> {
         Consumer::start(&self.shared, config).await
+    }
+
+    /// Starts a simple consumer: one that is asked for messages of all its topics at once, with a
+    /// length of the lease per call.
+    ///
+    /// # Errors
+    ///
+    /// As for [`consumer`](Client::consumer).
+    pub async fn simple_consumer(
+        &self,
+        config: SimpleConsumerConfig,
+    ) -> Result<SimpleConsumer, Error> {
+        SimpleConsumer::start(&self.shared, config).await
     }
 
     /// Asks the access point for a sign of life; any answer will do, also a refusal.

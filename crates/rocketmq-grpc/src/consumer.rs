@@ -31,31 +31,34 @@ mod batch;
 mod config;
 mod inbox;
 mod intake;
+mod pool;
 mod receiver;
 mod settler;
 mod sources;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use futures_util::future::join_all;
+use rocketmq_proto::v2::ClientType;
 use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 use tracing::warn;
 
 pub(crate) use self::batch::Member;
 pub use self::config::ConsumerConfig;
-use self::{intake::Intake, settler::Settler, sources::Sources};
+use self::{inbox::Inbox, intake::Intake, pool::Pool, settler::Settler, sources::Sources};
 use crate::{
-    Error, Lease, ServerSettings, Settled, Settlement,
+    Error, Filter, Lease, ServerSettings, Settled, Settlement,
     client::Shared,
     instance::{Instance, Role},
+    route::Broker,
 };
 
 /// What the good-bye is left of the time to close, at most.
@@ -73,7 +76,10 @@ const GOODBYE_MAX: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Consumer {
     instance: Arc<Instance>,
-    intakes: HashMap<String, Arc<Intake>>,
+    config: ConsumerConfig,
+    intakes: Mutex<HashMap<String, Arc<Intake>>>,
+    /// Of all topics, if callers do not choose among them.
+    pool: Option<Arc<Pool>>,
     settler: Arc<Settler>,
     corrupted: Arc<AtomicU64>,
     _stop: DropGuard,
@@ -94,46 +100,107 @@ pub struct ConsumerStats {
 
 impl Consumer {
     pub(crate) async fn start(shared: &Arc<Shared>, config: ConsumerConfig) -> Result<Self, Error> {
+        Self::start_as(shared, config, ClientType::PushConsumer).await
+    }
+
+    /// A simple consumer has one pool for all its topics.
+    pub(crate) async fn start_as(
+        shared: &Arc<Shared>,
+        config: ConsumerConfig,
+        client_type: ClientType,
+    ) -> Result<Self, Error> {
         config.validate(shared.config.invisible_min)?;
+        let subscriptions: BTreeMap<_, _> = config.subscriptions.iter().cloned().collect();
         let role = Role::Consumer {
+            client_type,
             group: config.group.clone(),
-            subscriptions: config.subscriptions.clone(),
+            subscriptions: Mutex::new(subscriptions),
         };
         let instance = Instance::start(shared, role)?;
-        // A start that fails or is dropped leaves nothing behind.
-        let stop = instance.stop.clone().drop_guard();
-        let mut brokers = Vec::new();
-        for (topic, _) in &config.subscriptions {
-            let route = instance.route(topic).await?;
-            if route.readable().is_empty() {
-                return Err(Error::no_queue(topic, "readable"));
-            }
-            brokers.push(route.readable().into_iter().cloned().collect::<Vec<_>>());
-        }
-
-        let settler = Settler::new(instance.clone(), config.group.clone());
-        let corrupted = Arc::new(AtomicU64::new(0));
-        let mut intakes = HashMap::new();
-        for ((topic, filter), brokers) in config.subscriptions.iter().zip(brokers) {
-            let intake = Intake::new(topic, filter.clone());
-            let sources = Sources {
-                instance: instance.clone(),
-                intake: intake.clone(),
-                settler: settler.clone(),
-                config: config.clone(),
-                corrupted: corrupted.clone(),
-                polled: HashMap::new(),
-            };
-            intake.loops.spawn(sources.run(brokers));
-            intakes.insert(topic.clone(), intake);
-        }
-        Ok(Self {
+        let pool = (client_type == ClientType::SimpleConsumer)
+            .then(|| Arc::new(Pool::new(Inbox::with_one_each(), config.invisible_duration)));
+        let consumer = Self {
+            settler: Settler::new(instance.clone(), config.group.clone()),
+            // A start that fails or is dropped leaves nothing behind.
+            _stop: instance.stop.clone().drop_guard(),
             instance,
-            intakes,
-            settler,
-            corrupted,
-            _stop: stop,
-        })
+            intakes: Mutex::default(),
+            pool,
+            corrupted: Arc::default(),
+            config,
+        };
+        let mut brokers = Vec::new();
+        for (topic, _) in &consumer.config.subscriptions {
+            brokers.push(consumer.brokers(topic).await?);
+        }
+        for ((topic, filter), brokers) in consumer.config.subscriptions.iter().zip(brokers) {
+            consumer.receive_from(topic, filter.clone(), brokers);
+        }
+        Ok(consumer)
+    }
+
+    /// Adds a topic, or changes its filter.
+    pub(crate) async fn subscribe(&self, topic: &str, filter: Filter) -> Result<(), Error> {
+        self.instance.check_open()?;
+        self.instance.subscribe(topic, Some(filter.clone()));
+        let brokers = match self.brokers(topic).await {
+            Ok(brokers) => brokers,
+            Err(error) => {
+                let before = self.intakes().get(topic).map(|it| it.filter.clone());
+                self.instance.subscribe(topic, before);
+                return Err(error);
+            }
+        };
+        self.receive_from(topic, filter, brokers);
+        Ok(())
+    }
+
+    /// Leaves a topic; what arrived is still handed over.
+    pub(crate) fn unsubscribe(&self, topic: &str) {
+        self.instance.subscribe(topic, None);
+        if let Some(intake) = self.intakes().remove(topic) {
+            intake.end();
+        }
+    }
+
+    async fn brokers(&self, topic: &str) -> Result<Vec<Broker>, Error> {
+        let route = self.instance.route(topic).await?;
+        if route.readable().is_empty() {
+            return Err(Error::no_queue(topic, "readable"));
+        }
+        Ok(route.readable().into_iter().cloned().collect())
+    }
+
+    fn receive_from(&self, topic: &str, filter: Filter, brokers: Vec<Broker>) {
+        let pool = self
+            .pool
+            .clone()
+            .unwrap_or_else(|| Arc::new(Pool::new(Inbox::new(), self.config.invisible_duration)));
+        let intake = Intake::new(topic, filter, pool);
+        let sources = Sources {
+            instance: self.instance.clone(),
+            intake: intake.clone(),
+            settler: self.settler.clone(),
+            config: self.config.clone(),
+            corrupted: self.corrupted.clone(),
+            polled: HashMap::new(),
+        };
+        intake.loops.spawn(sources.run(brokers));
+        if let Some(before) = self.intakes().insert(topic.to_owned(), intake) {
+            before.end();
+        }
+    }
+
+    fn intakes(&self) -> MutexGuard<'_, HashMap<String, Arc<Intake>>> {
+        self.intakes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Every pool once.
+    fn pools(&self) -> Vec<Arc<Pool>> {
+        match &self.pool {
+            Some(pool) => vec![pool.clone()],
+            None => self.intakes().values().map(|it| it.pool.clone()).collect(),
+        }
     }
 
     /// Waits for messages of a topic: at least one, at most `max`.
@@ -159,7 +226,7 @@ impl Consumer {
     ///
     /// Dropping the call loses nothing: what arrives is kept for the next one.
     pub async fn receive(&self, topic: &str, max: usize) -> Result<Vec<Lease>, Error> {
-        let Some(intake) = self.intakes.get(topic) else {
+        let Some(intake) = self.intakes().get(topic).cloned() else {
             return Err(Error::config(format!("topic {topic} is not subscribed to")));
         };
         if max == 0 {
@@ -167,13 +234,34 @@ impl Consumer {
                 "a receive from {topic} must have room for 1 message"
             )));
         }
-        if !intake.stopping.is_cancelled() {
+        self.take(&intake.pool, max, None).await
+    }
+
+    /// Messages of any topic, for so long.
+    pub(crate) async fn receive_any(
+        &self,
+        max: usize,
+        invisible: Duration,
+    ) -> Result<Vec<Lease>, Error> {
+        match &self.pool {
+            Some(pool) => self.take(pool, max, Some(invisible)).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn take(
+        &self,
+        pool: &Pool,
+        max: usize,
+        invisible: Option<Duration>,
+    ) -> Result<Vec<Lease>, Error> {
+        if !pool.is_stopped() {
             self.instance.check_open()?;
             self.settler.has_room().await;
         }
         tokio::select! {
             biased;
-            taken = intake.take(max) => match taken {
+            taken = pool.take(max, invisible) => match taken {
                 Ok(none) if none.is_empty() => self.instance.shared.check_open().map(|()| none),
                 taken => taken,
             },
@@ -186,9 +274,22 @@ impl Consumer {
     /// tells the outcome.
     ///
     /// Acknowledgements are sent together, within milliseconds. What fails for a reason that may
-    /// pass is tried again as long as the lease lasts.
+    /// pass is tried again as long as the lease lasts. In an orderly group an acknowledgement is
+    /// confirmed when all before it in its [batch](crate::BatchPlace) are: do not wait for it
+    /// before you settle those.
+    ///
+    /// May be called from any thread.
     pub fn settle(&self, lease: Lease, how: Settlement) {
         self.settler.settle(lease, how);
+    }
+
+    /// The same, with the outcome for whoever asks here.
+    pub(crate) fn settle_now(
+        &self,
+        lease: Lease,
+        how: Settlement,
+    ) -> impl Future<Output = Result<(), Error>> + use<> {
+        self.settler.settle_now(lease, how)
     }
 
     /// Waits for outcomes of [`settle`](Consumer::settle): at least one. Each is told once.
@@ -214,7 +315,7 @@ impl Consumer {
     ///
     /// The settlement goes on; only its outcome is lost.
     pub async fn ack(&self, lease: Lease) -> Result<(), Error> {
-        self.settler.settle_and_wait(lease, Settlement::Ack).await
+        self.settle_now(lease, Settlement::Ack).await
     }
 
     /// Has a message delivered again after `delay`, and waits for the confirmation. The broker
@@ -228,9 +329,7 @@ impl Consumer {
     ///
     /// The settlement goes on; only its outcome is lost.
     pub async fn retry_after(&self, lease: Lease, delay: Duration) -> Result<(), Error> {
-        self.settler
-            .settle_and_wait(lease, Settlement::RetryAfter(delay))
-            .await
+        self.settle_now(lease, Settlement::RetryAfter(delay)).await
     }
 
     /// Has a message delivered again at once, and waits for the confirmation. This spends one of
@@ -244,9 +343,7 @@ impl Consumer {
     ///
     /// The settlement goes on; only its outcome is lost.
     pub async fn hand_back(&self, lease: Lease) -> Result<(), Error> {
-        self.settler
-            .settle_and_wait(lease, Settlement::HandBack)
-            .await
+        self.settle_now(lease, Settlement::HandBack).await
     }
 
     /// Moves a message to the dead-letter topic `%DLQ%<group>`, and waits for the confirmation.
@@ -259,9 +356,7 @@ impl Consumer {
     ///
     /// The settlement goes on; only its outcome is lost.
     pub async fn dead_letter(&self, lease: Lease) -> Result<(), Error> {
-        self.settler
-            .settle_and_wait(lease, Settlement::DeadLetter)
-            .await
+        self.settle_now(lease, Settlement::DeadLetter).await
     }
 
     /// Keeps a message hidden for `by` from now on; returns the new deadline. Spends no attempt.
@@ -271,6 +366,10 @@ impl Consumer {
     /// With [`is_receipt_expired`](Error::is_receipt_expired) the lease is lost and the message
     /// delivered again. After other errors the old deadline stands, and the call may be repeated;
     /// failures that may pass are tried again inside while it does.
+    ///
+    /// If the answer to an extension is lost, the server may have replaced the handle by one that
+    /// nobody knows, and will deliver the message again when that runs out, whatever becomes of this
+    /// lease. Its settlement is then reported as not confirmed. (Orderly groups are not affected.)
     ///
     /// # Cancel safety
     ///
@@ -321,10 +420,13 @@ impl Consumer {
     pub async fn stop_receiving(&self) {
         self.settler.hurry();
         // Two steps, so that every topic stops now even if the caller does not wait.
-        for intake in self.intakes.values() {
+        let intakes: Vec<_> = self.intakes().values().cloned().collect();
+        for intake in &intakes {
             intake.begin_stop();
         }
-        join_all(self.intakes.values().map(|it| it.stop())).await;
+        join_all(intakes.iter().map(|it| it.ended())).await;
+        // The end, for callers that wait.
+        self.pools().iter().for_each(|it| it.stop());
     }
 
     /// Stops receiving, hands back what nobody took, waits for all settlements, then says good-bye
@@ -352,8 +454,7 @@ impl Consumer {
                 "receives still run when half of the time to close is over"
             );
         }
-        let unseen = self.intakes.values().flat_map(|it| it.drain());
-        for lease in unseen {
+        for lease in self.pools().iter().flat_map(|it| it.drain()) {
             self.settler.discard(lease, Settlement::HandBack);
         }
         // The good-bye gets what is left, a tenth of the time at least.
@@ -371,7 +472,7 @@ impl Consumer {
 
 impl Drop for Consumer {
     fn drop(&mut self) {
-        for intake in self.intakes.values() {
+        for intake in self.intakes().values() {
             intake.begin_stop();
         }
         self.settler.abort();

@@ -23,7 +23,8 @@ impl Filter {
         }
     }
 
-    /// Messages with one of the tags, written `a || b`; `*` is all.
+    /// Messages with one of the tags, written `a || b`; `*` is all. Blanks around a tag do not
+    /// matter, upper and lower case do.
     #[must_use]
     pub fn tags(expression: impl Into<String>) -> Self {
         Self {
@@ -45,7 +46,9 @@ impl Filter {
     pub(crate) fn validate(&self, topic: &str) -> Result<(), Error> {
         let blank = self.expression.trim().is_empty();
         let holes = self.kind == pb::FilterType::Tag
-            && self.expression.split("||").any(|tag| tag.trim().is_empty());
+            && self
+                .tag_list()
+                .any(|tag| tag.is_empty() || tag.contains('|'));
         if blank || holes || self.expression.chars().any(char::is_control) {
             return Err(Error::config(format!(
                 "the filter {:?} of topic {topic} is neither `*`, nor tags joined with `||`, nor a \
@@ -61,14 +64,21 @@ impl Filter {
         if self.kind != pb::FilterType::Tag {
             return true;
         }
-        let mut tags = self.expression.split("||").map(str::trim);
-        tags.any(|it| it == "*" || Some(it) == tag)
+        self.tag_list().any(|it| it == "*" || Some(it) == tag)
+    }
+
+    fn tag_list(&self) -> impl Iterator<Item = &str> {
+        self.expression.split("||").map(str::trim)
     }
 
     pub(crate) fn to_proto(&self) -> pb::FilterExpression {
+        let expression = match self.kind {
+            pb::FilterType::Tag => self.tag_list().collect::<Vec<_>>().join(" || "),
+            pb::FilterType::Sql | pb::FilterType::Unspecified => self.expression.clone(),
+        };
         pb::FilterExpression {
             r#type: self.kind.into(),
-            expression: self.expression.clone(),
+            expression,
         }
     }
 }
@@ -97,9 +107,30 @@ mod tests {
             Filter::tags(""),
             Filter::tags("a||"),
             Filter::tags("||"),
+            Filter::tags("@|||@"),
+            Filter::tags("a | b"),
+            Filter::tags("a\n"),
             Filter::sql(" "),
         ] {
             assert!(bad.validate("t").unwrap_err().is_invalid());
         }
+    }
+
+    #[test]
+    fn tags_are_compared_exactly_and_blanks_do_not_matter() {
+        let filter = Filter::tags(" AaAa||b ");
+        assert_eq!(filter.to_proto().expression, "AaAa || b");
+        for (tag, wanted) in [
+            (Some("AaAa"), true),
+            (Some("b"), true),
+            // The same hash.
+            (Some("BBBB"), false),
+            (Some("B"), false),
+            (Some(""), false),
+            (None, false),
+        ] {
+            assert_eq!(filter.wants(tag), wanted, "{tag:?}");
+        }
+        assert!(Filter::all().wants(None) && Filter::sql("a > 1").wants(Some("x")));
     }
 }

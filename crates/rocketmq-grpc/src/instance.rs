@@ -6,7 +6,7 @@ mod refresh;
 mod routes;
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -60,8 +60,10 @@ pub(crate) enum Role {
         orphans: mpsc::Sender<OrphanCheck>,
     },
     Consumer {
+        /// A push consumer or a simple one.
+        client_type: pb::ClientType,
         group: String,
-        subscriptions: Vec<(String, Filter)>,
+        subscriptions: Mutex<BTreeMap<String, Filter>>,
     },
 }
 
@@ -232,6 +234,22 @@ impl Instance {
         }
     }
 
+    /// What a consumer wants of a topic from now on; the servers are told at once.
+    pub(crate) fn subscribe(&self, topic: &str, filter: Option<Filter>) {
+        let Role::Consumer { subscriptions, .. } = &self.role else {
+            return;
+        };
+        let mut subscriptions = subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = match filter {
+            Some(filter) => subscriptions.insert(topic.to_owned(), filter.clone()) != Some(filter),
+            None => subscriptions.remove(topic).is_some(),
+        };
+        drop(subscriptions);
+        if changed {
+            self.settings_version.send_modify(|it| *it += 1);
+        }
+    }
+
     /// True while every session is up.
     pub(crate) fn is_connected(&self) -> bool {
         self.sessions()
@@ -242,7 +260,7 @@ impl Instance {
     pub(crate) fn client_type(&self) -> pb::ClientType {
         match self.role {
             Role::Producer { .. } => pb::ClientType::Producer,
-            Role::Consumer { .. } => pb::ClientType::PushConsumer,
+            Role::Consumer { client_type, .. } => client_type,
         }
     }
 
@@ -259,9 +277,12 @@ impl Instance {
             Role::Consumer {
                 group,
                 subscriptions,
+                ..
             } => PubSub::Subscription(pb::Subscription {
                 group: Some(self.resource(group)),
                 subscriptions: subscriptions
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
                     .iter()
                     .map(|(topic, filter)| pb::SubscriptionEntry {
                         topic: Some(self.resource(topic)),

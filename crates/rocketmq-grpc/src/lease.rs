@@ -122,6 +122,9 @@ pub(crate) struct Grip {
 pub(crate) struct Hold {
     pub(crate) handle: String,
     pub(crate) deadline: Instant,
+    /// The answer to an extension was lost: the server may know the message by a handle that nobody
+    /// else knows, and says OK to this one without any effect.
+    pub(crate) doubtful: bool,
 }
 
 impl Lease {
@@ -138,7 +141,11 @@ impl Lease {
             topic: message.topic.clone(),
             attempt: message.attempt,
             connection,
-            hold: Hold { handle, deadline },
+            hold: Hold {
+                handle,
+                deadline,
+                doubtful: false,
+            },
             extending: None,
             member: None,
         };
@@ -225,7 +232,10 @@ impl Grip {
                 }
                 Ok(self.hold.deadline)
             }
-            Ok(Err(error)) => Err(error),
+            Ok(Err(error)) => {
+                self.hold.doubtful |= error.may_be_stored();
+                Err(error)
+            }
             Err(_) => Err(Error::closed("consumer")),
         })
     }

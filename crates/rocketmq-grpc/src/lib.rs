@@ -22,6 +22,7 @@ mod route;
 mod rpc;
 mod session;
 mod settings;
+mod simple_consumer;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -43,6 +44,7 @@ pub use self::{
     producer::{
         Producer, ProducerConfig, Resolution, SendReceipt, Transaction, TransactionReceipt,
     },
-    push_consumer::PushConsumer,
+    push_consumer::{Abandoned, PushConsumer},
     settings::ServerSettings,
+    simple_consumer::{SimpleConsumer, SimpleConsumerConfig},
 };

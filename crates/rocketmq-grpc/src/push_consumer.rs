@@ -1,19 +1,30 @@
 //! A consumer for people without a framework: an async function per message.
 //!
-//! A small loop over [`Consumer`]: it keeps up to `concurrency` handlers running, extends the lease
-//! of a message while its handler runs, acknowledges what succeeded and has the server deliver
-//! again, after the delay of the group's policy, what failed.
+//! A small loop over [`Consumer`]: it keeps up to `concurrency` handlers running, extends the leases
+//! of messages while they are handled, acknowledges what succeeded and tries again what failed: in a
+//! group without order by the server, after the delay of the group's policy; in an orderly group in
+//! this process, because there the server would deliver everything behind it again, too.
 
-use std::{fmt::Display, sync::Arc, time::Duration};
+mod each;
+mod intake;
+mod orderly;
 
-use tokio::{task::JoinSet, time::Instant};
+use std::{
+    collections::HashSet,
+    error::Error as StdError,
+    fmt::{self, Display},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::warn;
 
-use crate::{Client, Consumer, ConsumerConfig, Error, Lease, MessageView};
+use self::intake::Loop;
+use crate::{Client, Consumer, ConsumerConfig, Error, MessageView};
 
-/// After a receive that the server refused, beside the consumer's own growing delays.
-const REFUSED_DELAY: Duration = Duration::from_millis(100);
+/// What is left to hand back messages whose handlers did not end in time.
+const HAND_BACK_MAX: Duration = Duration::from_millis(200);
 /// Part of the time to stop that handlers leave to settlements and the good-bye.
 const CLOSE_SHARE: u32 = 5;
 
@@ -23,7 +34,7 @@ const CLOSE_SHARE: u32 = 5;
 /// # use std::{convert::Infallible, time::Duration};
 /// # use rocketmq_grpc::{Client, Config, Connector, ConsumerConfig, Filter, PushConsumer};
 /// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> rocketmq_grpc::Result<()> {
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let broker = rocketmq_devbroker::DevBroker::start().await;
 /// # let link = broker.connector();
 /// # let connector = Connector::new(tower::service_fn(move |_| std::future::ready(link.connect())));
@@ -39,10 +50,32 @@ const CLOSE_SHARE: u32 = 5;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// If the group is orderly (a flag of the group on the server), the messages of a message group are
+/// handled one after the other, those of different message groups at the same time. A message that
+/// fails is tried 3 times, within 10 s, before it is moved to the dead-letter topic of the group; its
+/// message group waits for it.
 #[derive(Debug)]
 pub struct PushConsumer {
     consumer: Arc<Consumer>,
     loops: TaskTracker,
+    shared: Arc<Shared>,
+}
+
+/// Messages that a stopped [`PushConsumer`] could not finish: they will be delivered again.
+#[derive(Debug)]
+pub struct Abandoned {
+    message_ids: Vec<String>,
+    source: Option<Error>,
+}
+
+/// What the loops of a push consumer have in common.
+#[derive(Debug)]
+struct Shared {
+    /// Messages that were handed over and are not settled.
+    open: Mutex<HashSet<String>>,
+    /// Nothing new is begun that can wait.
+    stopping: CancellationToken,
     /// Ends the handlers that run past the deadline of the stop.
     abort: CancellationToken,
 }
@@ -50,8 +83,8 @@ pub struct PushConsumer {
 impl PushConsumer {
     /// Starts a consumer and up to `concurrency` handlers per topic.
     ///
-    /// A handler that fails has its message delivered again. One that panics is a failure as well.
-    /// A message whose lease is lost while it is handled is dropped with its handler, at the
+    /// A handler that fails has its message tried again. One that panics is a failure as well. A
+    /// message whose lease is lost while it is handled is dropped with its handler, at the
     /// handler's next await: somebody else has it by then.
     ///
     /// # Errors
@@ -76,15 +109,21 @@ impl PushConsumer {
         let topics = config.topics();
         let extend_by = config.lease_duration();
         let consumer = Arc::new(client.consumer(config).await?);
-        let (loops, abort) = (TaskTracker::new(), CancellationToken::new());
+        let shared = Arc::new(Shared {
+            open: Mutex::default(),
+            stopping: CancellationToken::new(),
+            abort: CancellationToken::new(),
+        });
+        let loops = TaskTracker::new();
         for topic in topics {
             let one = Loop {
                 consumer: consumer.clone(),
                 topic,
                 concurrency,
+                slots: Arc::new(Semaphore::new(concurrency)),
                 extend_by,
                 handler: handler.clone(),
-                abort: abort.clone(),
+                shared: shared.clone(),
             };
             loops.spawn(one.run());
         }
@@ -92,7 +131,7 @@ impl PushConsumer {
         Ok(Self {
             consumer,
             loops,
-            abort,
+            shared,
         })
     }
 
@@ -104,130 +143,76 @@ impl PushConsumer {
 
     /// Receives no more, waits for the handlers that run, hands back what was not started, settles,
     /// and says good-bye; all within `by`. Handlers that do not end in time are dropped at their
-    /// next await, their messages come back when the leases run out.
+    /// next await.
+    ///
+    /// An orderly group works on what it has received as long as there is time, but tries nothing
+    /// again that fails: what it hands back comes again with everything behind it.
     ///
     /// # Errors
     ///
-    /// If settlements were not confirmed in time.
-    pub async fn stop(self, by: Instant) -> Result<(), Error> {
+    /// If handlers did not end or settlements were not confirmed in time, with the ids of the
+    /// messages.
+    pub async fn stop(self, by: Instant) -> Result<(), Abandoned> {
         let left = by.saturating_duration_since(Instant::now());
         let handlers_by = by.checked_sub(left / CLOSE_SHARE).unwrap_or(by);
+        self.shared.stopping.cancel();
         let ended = async {
             self.consumer.stop_receiving().await;
             self.loops.wait().await;
         };
         if tokio::time::timeout_at(handlers_by, ended).await.is_err() {
-            self.abort.cancel();
+            self.shared.abort.cancel();
+            // They hand back what they hold.
+            let _ = tokio::time::timeout(HAND_BACK_MAX, self.loops.wait()).await;
         }
-        self.consumer.close(by).await
+        let closed = self.consumer.close(by).await;
+        let message_ids: Vec<_> = self.shared.open().drain().collect();
+        match closed {
+            Ok(()) if message_ids.is_empty() => Ok(()),
+            closed => Err(Abandoned {
+                message_ids,
+                source: closed.err(),
+            }),
+        }
     }
 }
 
 impl Drop for PushConsumer {
     fn drop(&mut self) {
-        self.abort.cancel();
+        self.shared.abort.cancel();
     }
 }
 
-/// Of one topic.
-struct Loop<H> {
-    consumer: Arc<Consumer>,
-    topic: String,
-    concurrency: usize,
-    extend_by: Duration,
-    handler: H,
-    abort: CancellationToken,
-}
+// === impl Abandoned ===
 
-impl<H, F, E> Loop<H>
-where
-    H: Fn(MessageView) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Result<(), E>> + Send + 'static,
-    E: Display + Send + 'static,
-{
-    async fn run(self) {
-        let mut running = JoinSet::new();
-        loop {
-            let room = self.concurrency - running.len();
-            tokio::select! {
-                biased;
-                () = self.abort.cancelled() => return,
-                Some(_) = running.join_next() => {}
-                leases = self.consumer.receive(&self.topic, room.max(1)), if room > 0 => match leases {
-                    Ok(leases) if leases.is_empty() => break,
-                    Ok(leases) => for lease in leases {
-                        running.spawn(handle(
-                            self.consumer.clone(),
-                            lease,
-                            self.handler.clone(),
-                            self.extend_by,
-                        ));
-                    },
-                    Err(error) if error.is_closed() => break,
-                    Err(error) => {
-                        warn!(topic = self.topic, error = %error, "receive refused");
-                        tokio::time::sleep(REFUSED_DELAY).await;
-                    }
-                },
-            }
-        }
-        let rest = async { while running.join_next().await.is_some() {} };
-        self.abort.run_until_cancelled(rest).await;
+impl Abandoned {
+    /// Ids of the messages, in no order.
+    #[must_use]
+    pub fn message_ids(&self) -> &[String] {
+        &self.message_ids
     }
 }
 
-async fn handle<H, F, E>(consumer: Arc<Consumer>, mut lease: Lease, handler: H, extend_by: Duration)
-where
-    H: Fn(MessageView) -> F,
-    F: Future<Output = Result<(), E>> + Send + 'static,
-    E: Display + Send + 'static,
-{
-    let message = lease.take_message();
-    let (id, attempt) = (message.id.clone(), message.attempt);
-    // A task of its own, so that a panic ends the handler and not its message.
-    let mut handler = AbortOnDrop(tokio::spawn(handler(message)));
-    let result = loop {
-        let now = Instant::now();
-        let extend_at = lease.deadline().checked_sub(extend_by / 2).unwrap_or(now);
-        tokio::select! {
-            biased;
-            result = &mut handler.0 => break result,
-            () = tokio::time::sleep_until(extend_at) => {
-                let extended = tokio::select! {
-                    biased;
-                    result = &mut handler.0 => break result,
-                    extended = consumer.extend(&mut lease, extend_by) => extended,
-                };
-                if let Err(error) = extended {
-                    warn!(message_id = id, error = %error, "the lease is lost, its handler is dropped");
-                    return;
-                }
-            }
-        }
-    };
-    let failure = match result {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(error.to_string()),
-        Err(panic) => Some(panic.to_string()),
-    };
-    // The place of the message is free when its settlement is answered: failing settlements slow
-    // the intake down.
-    let settled = if let Some(error) = failure {
-        warn!(message_id = id, attempt, error, "handler failed");
-        let delay = consumer.settings().retry_delays.after_attempt(attempt);
-        consumer.retry_after(lease, delay).await
-    } else {
-        consumer.ack(lease).await
-    };
-    if let Err(error) = settled {
-        warn!(message_id = id, error = %error, "not settled");
+impl Display for Abandoned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.message_ids.len();
+        write!(
+            f,
+            "stopped with {count} messages unfinished, they will be delivered again"
+        )
     }
 }
 
-struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+impl StdError for Abandoned {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_ref().map(|it| it as _)
+    }
+}
 
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
+// === impl Shared ===
+
+impl Shared {
+    fn open(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct Inbox<T> {
     arrived: VecDeque<T>,
     failed: Option<(Error, Instant)>,
     stopped: bool,
+    /// Every broker may be asked for one message, however small the room.
+    one_each: bool,
 }
 
 /// Credit of one receive.
@@ -50,6 +52,16 @@ impl<T> Inbox<T> {
             arrived: VecDeque::new(),
             failed: None,
             stopped: false,
+            one_each: false,
+        }
+    }
+
+    /// For callers whose small room must not make them wait for a broker without messages while
+    /// another has some. What they do not take waits for the next call.
+    pub(super) fn with_one_each() -> Self {
+        Self {
+            one_each: true,
+            ..Self::new()
         }
     }
 
@@ -60,10 +72,16 @@ impl<T> Inbox<T> {
     /// Credit for at most `most` messages; the room is shared among `sources` brokers, so that one
     /// without messages does not keep the others waiting.
     pub(super) fn ask(&mut self, most: usize, sources: usize) -> Option<Credit> {
-        let free = self.room.checked_sub(self.asked + self.arrived.len())?;
+        if self.stopped || self.room == 0 {
+            return None;
+        }
+        let taken = self.asked + self.arrived.len();
         let share = self.room.div_ceil(sources.max(1));
-        let size = free.min(most).min(share);
-        if size == 0 || self.stopped {
+        let mut size = self.room.saturating_sub(taken).min(most).min(share);
+        if self.one_each && self.arrived.is_empty() {
+            size = size.max(1);
+        }
+        if size == 0 {
             return None;
         }
         self.asked += size;
@@ -98,6 +116,10 @@ impl<T> Inbox<T> {
     /// From now on callers get what is left.
     pub(super) fn stop(&mut self) {
         self.stopped = true;
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped
     }
 
     pub(super) fn take(&mut self, max: usize, mut keep: impl FnMut(&T) -> bool) -> Taken<T> {
@@ -185,6 +207,20 @@ mod tests {
             .map(|it| it.size)
             .collect();
         assert_eq!(sizes, [3, 3, 2]);
+    }
+
+    #[test]
+    fn with_one_each_a_small_room_asks_every_broker() {
+        let mut inbox = Inbox::with_one_each();
+        assert!(inbox.ask(32, 3).is_none(), "nobody waits");
+        inbox.grant(1);
+        let mut credits: Vec<_> = (0..3).filter_map(|_| inbox.ask(32, 3)).collect();
+        assert!(credits.iter().all(|it| it.size == 1) && credits.len() == 3);
+        for (n, credit) in (0..).zip(&mut credits) {
+            inbox.put(credit, n);
+        }
+        assert_eq!(numbers(inbox.take(1, |_| true)), [0]);
+        assert!(inbox.ask(32, 3).is_none(), "others wait for the next call");
     }
 
     #[test]

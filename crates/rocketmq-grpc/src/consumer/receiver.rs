@@ -64,7 +64,6 @@ pub(super) struct Source {
     pub(super) settler: Arc<Settler>,
     pub(super) group: String,
     pub(super) broker: Broker,
-    pub(super) invisible: Duration,
     pub(super) long_poll: Duration,
     pub(super) busy: AtomicBool,
     /// When the last message came.
@@ -109,7 +108,7 @@ impl Source {
                 }
             };
             let most = BATCH_MAX.min(self.instance.settings.borrow().receive_batch_size);
-            let credit = self.intake.credit(most, first, &self.busy);
+            let credit = self.intake.pool.credit(most, first, &self.busy);
             let Some(mut credit) = self.until_over(credit).await else {
                 return;
             };
@@ -120,7 +119,7 @@ impl Source {
             let hasty = outcome.messages == 0 && asked_at.elapsed() < HASTY;
             self.busy
                 .store(outcome.messages >= asked, Ordering::Relaxed);
-            self.intake.close_credit(credit);
+            self.intake.pool.close_credit(credit);
             if !outcome.lost {
                 attempt_id = Uuid::new_v4();
             }
@@ -167,7 +166,8 @@ impl Source {
             long_poll.min(LONG_POLL_MIN)
         };
         let timeout = long_poll + self.instance.request_timeout();
-        let request = self.request(credit.size, long_poll, attempt_id);
+        let invisible = self.intake.pool.invisible();
+        let request = self.request(credit.size, invisible, long_poll, attempt_id);
         let (request, id) = rpc.request(request, Some(timeout));
         let subject = Subject {
             topic: Some(&self.intake.topic),
@@ -184,7 +184,7 @@ impl Source {
                 .map(Response::into_inner)
         };
         let mut items = pin!(stream::once(opening).try_flatten());
-        let mut answer = Answer::new(self, rpc, credit, broker_name);
+        let mut answer = Answer::new(self, rpc, credit, broker_name, invisible);
         let mut give_up_at = Instant::now() + timeout;
         let mut stopped = false;
         loop {
@@ -226,6 +226,7 @@ impl Source {
     fn request(
         &self,
         size: usize,
+        invisible: Duration,
         long_poll: Duration,
         attempt_id: Uuid,
     ) -> pb::ReceiveMessageRequest {
@@ -246,7 +247,7 @@ impl Source {
             }),
             filter_expression: Some(self.intake.filter.to_proto()),
             batch_size: i32::try_from(size).unwrap_or(i32::MAX),
-            invisible_duration: Some(convert::proto_duration(self.invisible)),
+            invisible_duration: Some(convert::proto_duration(invisible)),
             auto_renew: false,
             long_polling_timeout: Some(convert::proto_duration(long_poll)),
             attempt_id: Some(attempt_id.to_string()),
@@ -271,7 +272,7 @@ impl Source {
             "receive failed"
         );
         if !error.is_retryable() && !error.is_closed() && !self.is_over() {
-            self.intake.fail(error);
+            self.intake.pool.fail(error);
         }
         self.until_over(tokio::time::sleep(delay)).await;
     }

@@ -122,17 +122,19 @@ impl Settler {
         self.lines().clear();
     }
 
-    /// Queues a settlement and waits for its outcome.
-    pub(super) async fn settle_and_wait(
+    /// Queues a settlement; the future is its outcome.
+    pub(super) fn settle_now(
         self: &Arc<Self>,
         lease: Lease,
         how: Settlement,
-    ) -> Result<(), Error> {
+    ) -> impl Future<Output = Result<(), Error>> + use<> {
         let (reply, outcome) = oneshot::channel();
         self.start(lease, how, Reply::To(reply));
-        outcome
-            .await
-            .unwrap_or_else(|_| Err(Error::closed("consumer")))
+        async move {
+            outcome
+                .await
+                .unwrap_or_else(|_| Err(Error::closed("consumer")))
+        }
     }
 
     /// The work goes on in a task of its own, so that a caller who gives up loses no handle.
@@ -329,7 +331,8 @@ impl Settler {
     fn after(&self, mut job: Job, result: Result<(), Error>) -> Option<(Instant, Job)> {
         let error = match result {
             Ok(()) => {
-                self.finish(job, Ok(()));
+                let result = job.trust_ok();
+                self.finish(job, result);
                 return None;
             }
             Err(error) => error,
@@ -384,6 +387,20 @@ impl Settler {
 }
 
 impl Job {
+    /// What the server's OK is worth: that to a handle which an extension has replaced is worth
+    /// nothing, but in an orderly group.
+    fn trust_ok(&self) -> Result<(), Error> {
+        let grip = &self.grip;
+        if !grip.hold.doubtful || grip.member.is_some() || self.wants_delivery() {
+            return Ok(());
+        }
+        let text = format!(
+            "the answer to an extension of message {} was lost: it may be delivered again",
+            grip.message_id
+        );
+        Err(Error::lease_expired(text, None))
+    }
+
     /// True if the message shall come again.
     pub(super) fn wants_delivery(&self) -> bool {
         matches!(self.how, Settlement::RetryAfter(_) | Settlement::HandBack)

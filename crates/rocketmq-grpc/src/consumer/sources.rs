@@ -27,6 +27,15 @@ pub(super) struct Sources {
     pub(super) polled: HashMap<Broker, CancellationToken>,
 }
 
+impl Drop for Sources {
+    fn drop(&mut self) {
+        self.intake
+            .pool
+            .sources
+            .fetch_sub(self.polled.len(), Ordering::Relaxed);
+    }
+}
+
 impl Sources {
     pub(super) async fn run(mut self, brokers: Vec<Broker>) {
         self.poll(&brokers);
@@ -67,6 +76,7 @@ impl Sources {
     }
 
     fn poll(&mut self, brokers: &[Broker]) {
+        let before = self.polled.len();
         self.polled.retain(|broker, gone| {
             let stays = brokers.contains(broker);
             if !stays {
@@ -85,7 +95,6 @@ impl Sources {
                 settler: self.settler.clone(),
                 group: self.config.group.clone(),
                 broker: broker.clone(),
-                invisible: self.config.invisible_duration,
                 long_poll: self.config.long_polling_timeout,
                 busy: AtomicBool::new(false),
                 last_message_at: Mutex::default(),
@@ -97,8 +106,8 @@ impl Sources {
             }
             self.polled.insert(broker.clone(), gone);
         }
-        self.intake
-            .sources
-            .store(self.polled.len(), Ordering::Relaxed);
+        let sources = &self.intake.pool.sources;
+        sources.fetch_add(self.polled.len(), Ordering::Relaxed);
+        sources.fetch_sub(before, Ordering::Relaxed);
     }
 }

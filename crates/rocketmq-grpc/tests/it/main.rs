@@ -14,9 +14,11 @@ mod kinds;
 mod link;
 mod outage;
 mod producer;
+mod push;
 mod session;
 mod settlement;
 mod several;
+mod simple;
 mod stop;
 #[cfg(feature = "tls")]
 mod tls;

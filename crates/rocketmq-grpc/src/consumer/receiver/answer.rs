@@ -8,6 +8,7 @@
 use std::{
     pin::Pin,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
@@ -31,6 +32,7 @@ pub(super) struct Answer<'a> {
     rpc: &'a Rpc,
     credit: &'a mut Credit,
     broker_name: &'a Arc<str>,
+    invisible: Duration,
     fifo: bool,
     first_item_at: Option<Instant>,
     messages: usize,
@@ -51,12 +53,14 @@ impl<'a> Answer<'a> {
         rpc: &'a Rpc,
         credit: &'a mut Credit,
         broker_name: &'a Arc<str>,
+        invisible: Duration,
     ) -> Self {
         Self {
             source,
             rpc,
             credit,
             broker_name,
+            invisible,
             fifo: source.instance.settings.borrow().fifo,
             first_item_at: None,
             messages: 0,
@@ -81,8 +85,8 @@ impl<'a> Answer<'a> {
         while let Some(item) = next {
             match item {
                 Ok(item) => {
-                    let deadline = *self.first_item_at.get_or_insert_with(Instant::now)
-                        + self.source.invisible;
+                    let begun_at = *self.first_item_at.get_or_insert_with(Instant::now);
+                    let deadline = begun_at + self.invisible;
                     match item.content {
                         Some(Content::Message(message)) => {
                             self.messages += 1;
@@ -152,7 +156,7 @@ impl<'a> Answer<'a> {
                 None
             }
         });
-        self.source.intake.put(self.credit, leases);
+        self.source.intake.pool.put(self.credit, leases);
     }
 
     fn received(&self, message: pb::Message, deadline: Instant) -> Option<Received> {

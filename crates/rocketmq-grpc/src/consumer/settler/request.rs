@@ -163,6 +163,7 @@ impl Settler {
             connection: it.connection,
         };
         let mut delay = RETRY_FIRST;
+        let mut doubtful = it.hold.doubtful;
         loop {
             let asked_at = Instant::now();
             let changed = self
@@ -186,11 +187,13 @@ impl Settler {
                     return Ok(Hold {
                         handle,
                         deadline: asked_at + it.by,
+                        doubtful,
                     });
                 }
                 Err(error) => error,
             };
             self.instance.react(rpc.connection.endpoints(), &error);
+            doubtful |= error.may_be_stored();
             if !error.is_retryable() || Instant::now() + delay >= it.hold.deadline {
                 return Err(error);
             }
