@@ -5,7 +5,10 @@
 
 mod consume;
 mod offsets;
+mod crash;
+mod fifo;
 mod secure;
 mod send;
 mod server;
+mod simple;
 mod stop;

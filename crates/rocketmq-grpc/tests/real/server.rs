@@ -30,6 +30,12 @@ impl Place {
         Self::of(":NORMAL", group_options)
     }
 
+    /// The same, in order.
+    pub(crate) fn fifo(queues: usize, group_options: &str) -> Self {
+        let group_options = format!(":orderly{group_options}");
+        Self::of(&format!(":FIFO:queues={queues}"), &group_options)
+    }
+
     /// The same with options for the topic, too.
     pub(crate) fn of(topic_options: &str, group_options: &str) -> Self {
         let name = unique();
@@ -71,12 +77,20 @@ impl Place {
 
     /// Sends numbered messages, 32 at once; their ids.
     pub(crate) async fn send(&self, count: usize) -> Vec<String> {
+        self.send_of(None, count).await
+    }
+
+    pub(crate) async fn send_of(&self, group: Option<&str>, count: usize) -> Vec<String> {
         let producer = self.producer().await;
         let mut sending = JoinSet::new();
         let mut ids = Vec::new();
         for n in 0..count {
-            let (producer, topic) = (producer.clone(), self.topic.clone());
-            sending.spawn(async move { producer.send(Message::new(topic, n.to_string())).await });
+            let mut message = Message::new(&self.topic, n.to_string());
+            if let Some(group) = group {
+                message = message.group(group);
+            }
+            let producer = producer.clone();
+            sending.spawn(async move { producer.send(message).await });
             if sending.len() >= 32 {
                 ids.push(
                     sending

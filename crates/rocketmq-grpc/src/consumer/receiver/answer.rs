@@ -61,7 +61,7 @@ impl<'a> Answer<'a> {
             credit,
             broker_name,
             invisible,
-            fifo: source.instance.settings.borrow().fifo,
+            fifo: false,
             first_item_at: None,
             messages: 0,
             status: None,
@@ -79,6 +79,10 @@ impl<'a> Answer<'a> {
         item: Result<pb::ReceiveMessageResponse, Status>,
         mut items: Pin<&mut impl Stream<Item = Result<pb::ReceiveMessageResponse, Status>>>,
     ) -> Result<(), Status> {
+        if !self.has_begun() {
+            // As the group is now: the long poll may have begun before the server said so.
+            self.fifo = self.source.instance.settings.borrow().fifo;
+        }
         let mut received = Vec::new();
         let mut next = Some(item);
         let mut result = Ok(());
