@@ -46,7 +46,7 @@ where
                     extended = consumer.extend(&mut lease, of.extend_by) => extended,
                 };
                 if let Err(error) = extended {
-                    return of.settled(&id, Err(error));
+                    return of.settled(&id, &Err(error));
                 }
             }
         }
@@ -60,5 +60,5 @@ where
     } else {
         consumer.ack(lease).await
     };
-    of.settled(&id, settled);
+    of.settled(&id, &settled);
 }

@@ -98,8 +98,8 @@ where
     }
 
     /// What became of a message is known; a failure on the way out is told by the stop.
-    pub(super) fn settled(&self, message_id: &str, settled: Result<(), Error>) {
-        if let Err(error) = &settled {
+    pub(super) fn settled(&self, message_id: &str, settled: &Result<(), Error>) {
+        if let Err(error) = settled {
             warn!(message_id, error = %error, "not settled");
         }
         if settled.is_ok() || !self.shared.stopping.is_cancelled() {

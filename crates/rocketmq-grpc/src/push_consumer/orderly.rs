@@ -62,7 +62,7 @@ where
                 Some((n, how)) => settling.extend(settle(&of.consumer, &mut held, n, how)),
                 None => break,
             },
-            Some((id, settled)) = settling.next() => of.settled(&id, settled),
+            Some((id, settled)) = settling.next() => of.settled(&id, &settled),
             () = tokio::time::sleep_until(extend_at) => {
                 let extended = extend(&of.consumer, &mut held, of.extend_by).await;
                 if let Err(error) = extended {
@@ -82,7 +82,7 @@ where
         settling.extend(settle(&of.consumer, &mut held, n, Settlement::HandBack));
     }
     while let Some((id, settled)) = settling.next().await {
-        of.settled(&id, settled);
+        of.settled(&id, &settled);
     }
     places
 }

@@ -4,9 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod consume;
-mod offsets;
 mod crash;
 mod fifo;
+mod offsets;
 mod secure;
 mod send;
 mod server;
