@@ -151,9 +151,23 @@ impl DevBroker {
     ///
     /// If the name is not allowed.
     pub fn create_topic(&self, name: &str, kind: TopicType) -> Result<(), Error> {
+        self.create_topic_with_queues(name, kind, DEFAULT_QUEUES)
+    }
+
+    /// Creates a topic with so many queues, at least one, or changes the type of one.
+    ///
+    /// # Errors
+    ///
+    /// If the name is not allowed.
+    pub fn create_topic_with_queues(
+        &self,
+        name: &str,
+        kind: TopicType,
+        queues: u32,
+    ) -> Result<(), Error> {
         let created = self
             .core()
-            .with(|state, _| state.create_topic(name, kind, DEFAULT_QUEUES));
+            .with(|state, _| state.create_topic(name, kind, queues));
         created.map_err(|refusal| Error::declaration("topic", name, refusal))
     }
 
