@@ -51,8 +51,8 @@ use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 use tracing::warn;
 
-pub(crate) use self::batch::Member;
 pub use self::config::ConsumerConfig;
+pub(crate) use self::{batch::Member, receiver::LONG_POLL_MIN};
 use self::{inbox::Inbox, intake::Intake, pool::Pool, settler::Settler, sources::Sources};
 use crate::{
     Error, Filter, Lease, ServerSettings, Settled, Settlement,

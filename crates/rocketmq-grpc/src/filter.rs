@@ -45,11 +45,10 @@ impl Filter {
 
     pub(crate) fn validate(&self, topic: &str) -> Result<(), Error> {
         let blank = self.expression.trim().is_empty();
-        let holes = self.kind == pb::FilterType::Tag
-            && self
-                .tag_list()
-                .any(|tag| tag.is_empty() || tag.contains('|'));
-        if blank || holes || self.expression.chars().any(char::is_control) {
+        let tags = self.kind == pb::FilterType::Tag;
+        let no_tags = tags && self.tag_list().next().is_none();
+        let no_tag = tags && self.tag_list().any(|tag| tag.contains('|'));
+        if blank || no_tags || no_tag || self.expression.chars().any(char::is_control) {
             return Err(Error::config(format!(
                 "the filter {:?} of topic {topic} is neither `*`, nor tags joined with `||`, nor a \
                  condition",
@@ -67,8 +66,10 @@ impl Filter {
         self.tag_list().any(|it| it == "*" || Some(it) == tag)
     }
 
+    /// `a || || b` are two tags, to the server, too.
     fn tag_list(&self) -> impl Iterator<Item = &str> {
-        self.expression.split("||").map(str::trim)
+        let parts = self.expression.split("||").map(str::trim);
+        parts.filter(|it| !it.is_empty())
     }
 
     pub(crate) fn to_proto(&self) -> pb::FilterExpression {
@@ -94,18 +95,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn expressions_with_holes_are_refused() {
+    fn expressions_that_name_no_tag_are_refused() {
         for good in [
             Filter::all(),
             Filter::tags("a||b"),
             Filter::tags(" a "),
+            Filter::tags("a||"),
             Filter::sql("a > 1"),
         ] {
             good.validate("t").unwrap();
         }
         for bad in [
             Filter::tags(""),
-            Filter::tags("a||"),
             Filter::tags("||"),
             Filter::tags("@|||@"),
             Filter::tags("a | b"),
@@ -120,6 +121,7 @@ mod tests {
     fn tags_are_compared_exactly_and_blanks_do_not_matter() {
         let filter = Filter::tags(" AaAa||b ");
         assert_eq!(filter.to_proto().expression, "AaAa || b");
+        assert_eq!(Filter::tags("a||||b||").to_proto().expression, "a || b");
         for (tag, wanted) in [
             (Some("AaAa"), true),
             (Some("b"), true),

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use crate::{
     Consumer, ConsumerConfig, Error, Filter, Lease, ServerSettings,
     client::Shared,
+    consumer::LONG_POLL_MIN,
     message::{INVISIBLE_MAX, validate_name},
 };
 
@@ -81,10 +82,13 @@ impl SimpleConsumerConfig {
         self
     }
 
-    /// How long a receive waits for the first message, 20 s by default.
+    /// How long a receive waits for the first message, 20 s by default; with zero it takes what
+    /// earlier calls have brought, and asks for more.
     pub fn await_duration(mut self, duration: Duration) -> Self {
         self.await_duration = duration;
-        self.consumer = self.consumer.long_polling_timeout(duration);
+        // The server refuses shorter ones; the request goes on for the next call.
+        let polled = duration.max(LONG_POLL_MIN);
+        self.consumer = self.consumer.long_polling_timeout(polled);
         self
     }
 }

@@ -136,7 +136,7 @@ mod tests {
                 "no name",
             ),
             (config().subscribe("t", Filter::tags("a")), "twice"),
-            (config().subscribe("u", Filter::tags("a||")), "filter"),
+            (config().subscribe("u", Filter::tags("a | b")), "filter"),
             (config().invisible_duration(Duration::from_secs(9)), "10s"),
             (config().receives_max(0), "receives_max"),
         ];

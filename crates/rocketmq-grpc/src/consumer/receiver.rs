@@ -36,7 +36,7 @@ use crate::{
 /// Of one receive: the server's limit.
 const BATCH_MAX: usize = 32;
 /// Shortest long poll of the proxy.
-const LONG_POLL_MIN: Duration = Duration::from_secs(5);
+pub(crate) const LONG_POLL_MIN: Duration = Duration::from_secs(5);
 /// After an error that may pass.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 const THROTTLED_FIRST: Duration = Duration::from_millis(20);

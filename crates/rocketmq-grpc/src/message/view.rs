@@ -7,6 +7,14 @@ use rocketmq_proto::v2 as pb;
 
 use crate::convert;
 
+/// What the server adds to the properties of messages with a message group, and of those that were in
+/// a transaction.
+const SERVERS_OWN: [&str; 3] = [
+    "__SHARDINGKEY",
+    "__transactionId__",
+    "TRANSACTION_CHECK_TIMES",
+];
+
 /// A received message: what its sender wrote, and what the server knows of it.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
@@ -55,8 +63,7 @@ impl MessageView {
         topic: Arc<str>,
         broker: Arc<str>,
     ) -> Self {
-        // The server's own, of messages that were in a transaction.
-        for name in ["__transactionId__", "TRANSACTION_CHECK_TIMES"] {
+        for name in SERVERS_OWN {
             properties.remove(name);
         }
         let attempt = system
@@ -81,5 +88,31 @@ impl MessageView {
             queue_id: system.queue_id,
             queue_offset: system.queue_offset.unwrap_or_default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_adds_is_no_property_of_the_senders() {
+        let properties = [
+            ("__SHARDINGKEY", "g"),
+            ("__transactionId__", "1"),
+            ("TRANSACTION_CHECK_TIMES", "2"),
+            ("shop", "12"),
+        ];
+        let properties = properties.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let system = pb::SystemProperties {
+            message_group: Some("g".into()),
+            ..Default::default()
+        };
+        let view = MessageView::from_proto(system, properties.into(), "t".into(), "b".into());
+        assert_eq!(view.group.as_deref(), Some("g"));
+        assert_eq!(
+            Vec::from_iter(view.properties),
+            [("shop".into(), "12".into())]
+        );
     }
 }
