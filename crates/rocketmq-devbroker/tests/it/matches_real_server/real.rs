@@ -1,10 +1,12 @@
 //! A real Apache RocketMQ: `make record` and `make e2e` start one.
 //!
-//! `ROCKETMQ_ENDPOINTS` names the proxy, `ROCKETMQ_BROKER` the broker's own port, where topics and
-//! groups are created. With `RECORD=1` the recording is written rather than compared.
+//! `ROCKETMQ_ENDPOINTS` names the proxy, `ROCKETMQ_NAMESRV` the name server, through which
+//! topics and groups are created. With `RECORD=1` the recording is written rather than compared.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{path::Path, time::Duration};
 
+use futures_util::{StreamExt as _, stream};
+use rocketmq_admin::{Admin, GroupSpec, TopicSpec};
 use rocketmq_proto::v2;
 use tonic::transport::Endpoint;
 
@@ -19,6 +21,7 @@ use super::{
 
 /// How long a server may take until the proxy knows a topic that the broker has.
 const ROUTED_WITHIN: Duration = Duration::from_secs(60);
+const CREATED_AT_ONCE: usize = 16;
 
 #[tokio::test]
 async fn the_recording_is_what_the_real_server_answers() {
@@ -44,16 +47,17 @@ fn env(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} names the server: run `make e2e`"))
 }
 
-fn create(kind: &str, specs: &[String]) {
-    let admin = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/rocketmq/admin.py");
-    let broker = env("ROCKETMQ_BROKER");
-    let status = Command::new("python3")
-        .arg(admin)
-        .args(["--quiet", "--broker", &broker, kind])
-        .args(specs)
-        .status()
-        .unwrap();
-    assert!(status.success(), "admin.py {kind} {specs:?}");
+/// Topics and groups are made by one call each, and there are many.
+async fn create(topics: Vec<TopicSpec>, groups: Vec<GroupSpec>) {
+    let admin = Admin::new(env("ROCKETMQ_NAMESRV")).unwrap();
+    let (admin, limit) = (&admin, CREATED_AT_ONCE);
+    let topics = stream::iter(&topics).for_each_concurrent(limit, async |topic| {
+        admin.create_topic(topic).await.unwrap();
+    });
+    let groups = stream::iter(&groups).for_each_concurrent(limit, async |group| {
+        admin.create_group(group).await.unwrap();
+    });
+    tokio::join!(topics, groups);
 }
 
 impl Real {
@@ -62,15 +66,16 @@ impl Real {
         let topics: Vec<_> = parts.iter().flat_map(|part| part.topics).collect();
         let specs = topics.iter().map(|topic| {
             let (name, kind, queues) = (full(topic.name), topic.kind, topic.queues);
-            format!("{name}:{kind}:queues={queues}")
+            format!("{name}:{kind}:queues={queues}").parse().unwrap()
         });
-        create("topic", &specs.collect::<Vec<_>>());
+        let specs: Vec<TopicSpec> = specs.collect();
         let groups = parts.iter().flat_map(|part| part.groups).map(|group| {
             let order = if group.fifo { ":orderly" } else { "" };
-            format!("{}{order}:retry={}", full(group.name), group.retry)
+            let spec = format!("{}{order}:retry={}", full(group.name), group.retry);
+            spec.parse().unwrap()
         });
-        let groups = groups.chain([full(WITNESS)]);
-        create("group", &groups.collect::<Vec<_>>());
+        let groups = groups.chain([GroupSpec::new(full(WITNESS))]);
+        create(specs, groups.collect()).await;
         let caller = Caller::new(Self.connect().await, "furnish");
         let routed = async {
             for topic in topics {
