@@ -9,6 +9,9 @@ use bytes::Bytes;
 
 use crate::{Headers, MessageId, Topic};
 
+/// What a delay that no clock can add is: about 1,000 years. Brokers refuse it.
+const NEVER: Duration = Duration::from_secs(86_400 * 365 * 1_000);
+
 /// A message to send. Topic and body are required, the rest are consuming setters.
 ///
 /// ```
@@ -114,7 +117,9 @@ impl Message {
     /// Sets how long from now, by this machine's wall clock, the message is to be held back.
     #[must_use]
     pub fn delay(self, by: Duration) -> Self {
-        self.deliver_at(SystemTime::now() + by)
+        let now = SystemTime::now();
+        let at = now.checked_add(by).or_else(|| now.checked_add(NEVER));
+        self.deliver_at(at.unwrap_or(now))
     }
 
     /// Sets the priority: higher is delivered first.
@@ -234,5 +239,16 @@ impl RecallHandle {
     #[must_use]
     pub fn token(&self) -> &str {
         &self.token
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delay_beyond_all_time_is_no_panic() {
+        let message = Message::new("t", "x").delay(Duration::MAX);
+        assert!(message.into_parts().deliver_at > Some(SystemTime::now()));
     }
 }

@@ -76,6 +76,8 @@ impl<C: Consumer> Running<C> {
         let mut endings = JoinSet::new();
         for group in &mut self.groups {
             group.table.begin_drain();
+            // What starts from here on would overtake without being seen.
+            group.queues.iter().for_each(|queue| queue.pause());
             let queued = group.queues.iter().flat_map(|queue| queue.tickets());
             let overtaken = group.table.overtaken(&queued.collect());
             for queue in &group.queues {

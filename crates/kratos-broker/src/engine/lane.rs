@@ -32,6 +32,9 @@ pub(crate) trait Desk: Send + Sync {
     /// A message is over.
     fn settle(&self, ticket: Ticket, how: Settlement);
 
+    /// Messages that never started are handed back.
+    fn hand_back(&self, tickets: Vec<Ticket>);
+
     /// A message ends because its batch is lost: handed back at once.
     fn give_up(&self, ticket: Ticket);
 
@@ -246,6 +249,10 @@ impl Inbox {
             Verdict::Fatal(error) => {
                 self.desk.settle(ticket, Settlement::HandBack);
                 self.desk.fatal(error);
+                let behind = self.queue.hold(slot);
+                return self
+                    .desk
+                    .hand_back(behind.iter().map(|job| job.ticket).collect());
             }
             Verdict::Nothing => {}
         }

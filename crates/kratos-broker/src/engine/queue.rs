@@ -63,12 +63,16 @@ struct Slot {
     busy: bool,
     /// Waits for its time; the entry in `parked` is valid only while this says so.
     parked: bool,
+    /// Its last message failed fatally: none that it stood in front of runs.
+    held: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Mode {
     #[default]
     Open,
+    /// Nothing runs until it is known what must be finished: a drain follows at once.
+    Paused,
     /// Only messages that must be finished are let in and run.
     Draining,
     /// As before, and no more will come: lanes end when nothing waits.
@@ -127,8 +131,8 @@ impl Queue {
         let mut state = self.lock();
         match state.mode {
             Mode::Open => {}
-            Mode::Draining if job.must_finish => {}
-            Mode::Draining | Mode::Finishing | Mode::Closed => return Err(job),
+            Mode::Paused | Mode::Draining if job.must_finish => {}
+            Mode::Paused | Mode::Draining | Mode::Finishing | Mode::Closed => return Err(job),
         }
         match job.slot {
             // What the broker would not deliver again goes first.
@@ -188,6 +192,27 @@ impl Queue {
         }
     }
 
+    /// A message that ran failed fatally and comes again: what waits behind it in its slot must
+    /// not overtake it. It waits for the drain, or is given back to be handed back.
+    pub(crate) fn hold(&self, slot: Option<usize>) -> Vec<Job> {
+        let Some(at) = slot else {
+            return Vec::new();
+        };
+        let mut state = self.lock();
+        if matches!(state.mode, Mode::Open | Mode::Paused) {
+            state.slots[at].held = true;
+            return Vec::new();
+        }
+        let behind = if self.fifo {
+            state.slots[at].jobs.drain(..).collect()
+        } else {
+            Vec::new()
+        };
+        drop(state);
+        self.release(slot);
+        behind
+    }
+
     /// Puts an ordered message back in front of its slot until a time; the slot waits with it.
     /// Gives the message back if the queue takes it no longer.
     pub(crate) fn park(&self, job: Job, until: Instant) -> Result<(), Job> {
@@ -197,7 +222,7 @@ impl Queue {
         let mut state = self.lock();
         let refused = match state.mode {
             Mode::Open => false,
-            Mode::Draining | Mode::Finishing => !job.must_finish,
+            Mode::Paused | Mode::Draining | Mode::Finishing => !job.must_finish,
             Mode::Closed => true,
         };
         if refused {
@@ -211,6 +236,14 @@ impl Queue {
         // An idle lane must learn of the new time.
         self.changed.notify_one();
         Ok(())
+    }
+
+    /// Lets nothing start until the [drain](Queue::drain).
+    pub(crate) fn pause(&self) {
+        let mut state = self.lock();
+        if state.mode == Mode::Open {
+            state.mode = Mode::Paused;
+        }
     }
 
     /// The messages that have not started.
@@ -228,7 +261,7 @@ impl Queue {
     /// started. An ordered message stays if one behind it in its slot must.
     pub(crate) fn drain(&self, also: &HashSet<Ticket>) -> Vec<Job> {
         let mut state = self.lock();
-        if state.mode == Mode::Open {
+        if matches!(state.mode, Mode::Open | Mode::Paused) {
             state.mode = Mode::Draining;
         }
         let mut out = Vec::new();
@@ -244,13 +277,16 @@ impl Queue {
                 kept => ready.push_back(kept),
             }
         }
-        for slot in &mut state.slots {
-            let keep = slot
-                .jobs
-                .iter()
-                .rposition(|job| job.must_finish)
-                .map_or(0, |at| at + 1);
+        for (at, slot) in state.slots.iter_mut().enumerate() {
+            let held = std::mem::take(&mut slot.held);
+            let last = slot.jobs.iter().rposition(|job| job.must_finish);
+            // Behind one that comes again nothing is finished for good in a kept order.
+            let keep = last.filter(|_| !(held && self.fifo)).map_or(0, |at| at + 1);
             out.extend(slot.jobs.drain(keep..));
+            if held {
+                slot.busy = !slot.jobs.is_empty();
+                ready.extend(slot.busy.then_some(Ready::Slot(at)));
+            }
         }
         state.ready = ready;
         state.forget_empty_slots();
@@ -295,6 +331,9 @@ impl Queue {
 
     fn pop(&self) -> Pop {
         let mut state = self.lock();
+        if state.mode == Mode::Paused {
+            return Pop::Wait(None);
+        }
         state.unpark();
         while let Some(entry) = state.ready.pop_front() {
             let job = match entry {

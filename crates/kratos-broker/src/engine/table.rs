@@ -408,6 +408,10 @@ impl<C: Consumer> Desk for Table<C> {
         self.settle_now(ticket, how);
     }
 
+    fn hand_back(&self, tickets: Vec<Ticket>) {
+        self.hand_back(tickets);
+    }
+
     fn give_up(&self, ticket: Ticket) {
         self.counters.handed_back();
         self.settle_now(ticket, Settlement::HandBack);

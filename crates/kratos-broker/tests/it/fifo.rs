@@ -369,3 +369,46 @@ async fn retry_after_of_a_handler_is_kept_in_order_too() {
     assert_eq!(stage.done.len(), 4, "each once");
     started.stop(secs(5)).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn nothing_of_a_group_runs_behind_a_fatal_failure() {
+    for order in [fifo(), Subscription::new("t", "g").concurrency(1)] {
+        let broker = broker();
+        let stage = Stage::new(|_, _| Step::Fail);
+        for n in 0..3 {
+            publish(&broker, Message::new("t", format!("a{n}")).group("a")).await;
+        }
+        let subscription = order.classify(|_: &AnyError| Disposition::Fatal);
+        let started = Started::start(server(&broker, stage.router(subscription))).await;
+        let error = started.ended(secs(30)).await.unwrap_err();
+        assert!(error.to_string().contains("failed fatally"), "{error}");
+        assert_eq!(stage.began.all(), ["a0"], "it comes again, and before a1");
+        assert_eq!((broker.backlog("t", "g"), broker.held("t", "g")), (3, 0));
+    }
+}
+
+/// Lanes go on taking messages while the stop looks at what has overtaken what.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_stop_at_any_moment_repeats_nothing() {
+    for round in 0..200_u64 {
+        let broker = broker();
+        publish_two_groups(&broker, 100).await;
+        let handler = move |delivery: Delivery| async move {
+            let name = text(&delivery);
+            if name == "a0" {
+                // Meanwhile all of b goes on.
+                sleep(millis(5)).await;
+            }
+        };
+        let router = Router::new().subscribe_with(fifo().prefetch(200), handler);
+        let server = server(&broker, router);
+        let counters = server.counters();
+        let started = Started::start(server).await;
+        while counters.stats().handled <= round % 60 {
+            tokio::task::yield_now().await;
+        }
+        let ended = started.stop(secs(10)).await;
+        assert_eq!(counters.stats().repeated, 0, "round {round}");
+        ended.unwrap();
+    }
+}
