@@ -1,19 +1,19 @@
 //! The queue of one subscription: order per key, everything else to any free lane.
 
+mod slots;
+
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashSet, VecDeque},
-    hash::{BuildHasher, Hash, RandomState},
+    collections::{HashSet, VecDeque},
+    hash::{BuildHasher, RandomState},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::{sync::Notify, time::Instant};
 
+use self::slots::{Mode, Ready, State};
 use super::ticket::Ticket;
 use crate::{Delivery, Order};
-
-/// How many slots keys are hashed to. Two keys in one slot wait for each other, nothing worse.
-const SLOTS: usize = 1_024;
 
 /// A message that waits for a lane, or for its next attempt.
 #[derive(Debug)]
@@ -41,46 +41,6 @@ pub(crate) struct Queue {
     hungry: Arc<Notify>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    ready: VecDeque<Ready>,
-    slots: Vec<Slot>,
-    parked: BinaryHeap<Reverse<(Instant, usize)>>,
-    mode: Mode,
-}
-
-#[derive(Debug)]
-enum Ready {
-    Free(Job),
-    Slot(usize),
-}
-
-/// Messages of the keys that hash here; at most one of them runs.
-#[derive(Debug, Default)]
-struct Slot {
-    jobs: VecDeque<Job>,
-    /// Listed in `ready`, running, or parked: not to be listed again.
-    busy: bool,
-    /// Waits for its time; the entry in `parked` is valid only while this says so.
-    parked: bool,
-    /// Its last message failed fatally: none that it stood in front of runs.
-    held: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Mode {
-    #[default]
-    Open,
-    /// Nothing runs until it is known what must be finished: a drain follows at once.
-    Paused,
-    /// Only messages that must be finished are let in and run.
-    Draining,
-    /// As before, and no more will come: lanes end when nothing waits.
-    Finishing,
-    /// Nothing is.
-    Closed,
-}
-
 enum Pop {
     Job(Job),
     Wait(Option<Instant>),
@@ -105,6 +65,10 @@ impl Job {
         self.slot.is_some()
     }
 
+    pub(crate) fn slot(&self) -> Option<usize> {
+        self.slot
+    }
+
     /// Which attempt comes next, as handlers see it.
     pub(crate) fn attempt(&self) -> u32 {
         self.delivery.broker_attempt().saturating_add(self.failures)
@@ -127,21 +91,19 @@ impl Queue {
 
     /// Adds a message; gives it back if the queue takes it no longer.
     pub(crate) fn push(&self, mut job: Job) -> Result<(), Job> {
-        job.slot = self.slot_of(&job.delivery);
+        let key = self.key_of(&job.delivery);
         let mut state = self.lock();
         match state.mode {
             Mode::Open => {}
             Mode::Paused | Mode::Draining if job.must_finish => {}
             Mode::Paused | Mode::Draining | Mode::Finishing | Mode::Closed => return Err(job),
         }
-        match job.slot {
+        match key.map(|key| state.slot(key)) {
             // What the broker would not deliver again goes first.
             None if job.must_finish => state.ready.push_front(Ready::Free(job)),
             None => state.ready.push_back(Ready::Free(job)),
             Some(at) => {
-                if state.slots.is_empty() {
-                    state.slots.resize_with(SLOTS, Slot::default);
-                }
+                job.slot = Some(at);
                 let slot = &mut state.slots[at];
                 slot.jobs.push_back(job);
                 if !std::mem::replace(&mut slot.busy, true) {
@@ -183,9 +145,7 @@ impl Queue {
             return;
         };
         let mut state = self.lock();
-        let slot = &mut state.slots[at];
-        slot.busy = !slot.jobs.is_empty();
-        if slot.busy {
+        if state.let_go(at) {
             state.ready.push_back(Ready::Slot(at));
             drop(state);
             self.changed.notify_one();
@@ -284,8 +244,7 @@ impl Queue {
             let keep = last.filter(|_| !(held && self.fifo)).map_or(0, |at| at + 1);
             out.extend(slot.jobs.drain(keep..));
             if held {
-                slot.busy = !slot.jobs.is_empty();
-                ready.extend(slot.busy.then_some(Ready::Slot(at)));
+                ready.push_back(Ready::Slot(at));
             }
         }
         state.ready = ready;
@@ -340,7 +299,9 @@ impl Queue {
                 Ready::Free(job) => Some(job),
                 Ready::Slot(at) => {
                     let job = state.slots[at].jobs.pop_front();
-                    state.slots[at].busy = job.is_some();
+                    if job.is_none() {
+                        state.let_go(at);
+                    }
                     job
                 }
             };
@@ -367,12 +328,12 @@ impl Queue {
         Pop::Wait(state.parked.peek().map(|Reverse((until, _))| *until))
     }
 
-    fn slot_of(&self, delivery: &Delivery) -> Option<usize> {
+    fn key_of(&self, delivery: &Delivery) -> Option<u64> {
         let key = match self.order {
             _ if self.fifo => {
                 let group = delivery.message_group().map(|group| (true, group));
                 let key = group.unwrap_or((false, delivery.partition().unwrap_or_default()));
-                return Some(self.slot(key));
+                return Some(self.hasher.hash_one(key));
             }
             Order::Unordered => return None,
             Order::ByGroup => delivery.message_group()?,
@@ -380,11 +341,7 @@ impl Queue {
                 .message_group()
                 .or_else(|| delivery.keys().first().map(String::as_str))?,
         };
-        Some(self.slot(key))
-    }
-
-    fn slot(&self, key: impl Hash) -> usize {
-        (self.hasher.hash_one(key) % SLOTS as u64) as usize
+        Some(self.hasher.hash_one(key))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -393,44 +350,56 @@ impl Queue {
     }
 }
 
-// === impl State ===
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
 
-impl State {
-    /// Moves slots whose time has come to the ready ones.
-    fn unpark(&mut self) {
-        if self.parked.is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        while let Some(Reverse((until, at))) = self.parked.peek().copied() {
-            if until > now && self.slots[at].parked {
-                return;
-            }
-            self.parked.pop();
-            if std::mem::take(&mut self.slots[at].parked) {
-                self.ready.push_back(Ready::Slot(at));
-            }
-        }
+    use super::*;
+    use crate::DeliveryParts;
+
+    fn queue() -> Queue {
+        Queue::new(Order::ByGroup, false, Arc::default())
     }
 
-    fn forget_empty_slots(&mut self) {
-        for slot in &mut self.slots {
-            // A running slot is released by its lane; `ready` skips empty ones by itself.
-            if slot.jobs.is_empty() && std::mem::take(&mut slot.parked) {
-                slot.busy = false;
+    fn push(queue: &Queue, group: impl Into<String>) {
+        let mut parts = DeliveryParts::new("id", "t", "");
+        parts.group = Some(group.into());
+        let job = Job::new(Ticket::default(), parts.into(), false);
+        queue.push(job).expect("the queue is open");
+    }
+
+    fn next(queue: &Queue) -> Option<Job> {
+        queue.next().now_or_never().flatten()
+    }
+
+    #[test]
+    fn a_stuck_group_delays_no_other() {
+        let queue = queue();
+        push(&queue, "stuck");
+        let _stuck = next(&queue).expect("it runs");
+        push(&queue, "stuck");
+        for n in 0..5_000 {
+            push(&queue, n.to_string());
+        }
+        for _ in 0..5_000 {
+            let job = next(&queue).expect("another group");
+            assert_ne!(job.delivery.message_group(), Some("stuck"));
+        }
+        assert!(next(&queue).is_none(), "only the stuck one's is left");
+    }
+
+    #[test]
+    fn the_memory_for_groups_is_that_of_messages_in_flight() {
+        let queue = queue();
+        for n in 0..5_000 {
+            push(&queue, n.to_string());
+            push(&queue, n.to_string());
+            for _ in 0..2 {
+                let job = next(&queue).expect("it runs");
+                queue.release(job.slot());
             }
         }
-        let slots = &self.slots;
-        self.parked.retain(|Reverse((_, at))| slots[*at].parked);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.ready.is_empty() && self.slots.iter().all(|slot| slot.jobs.is_empty())
-    }
-}
-
-impl Job {
-    pub(crate) fn slot(&self) -> Option<usize> {
-        self.slot
+        let state = queue.lock();
+        assert_eq!((state.slots.len(), state.index.len()), (1, 0));
     }
 }

@@ -1,0 +1,118 @@
+//! The slots of a queue: one for each key that has messages in flight.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, VecDeque},
+};
+
+use tokio::time::Instant;
+
+use super::Job;
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) ready: VecDeque<Ready>,
+    pub(super) slots: Vec<Slot>,
+    /// Where the slot of a key in flight is. By the key's whole hash: with fewer slots than that,
+    /// a key that is stuck now and then held up another.
+    pub(super) index: HashMap<u64, usize>,
+    /// Slots that no key has.
+    pub(super) free: Vec<usize>,
+    pub(super) parked: BinaryHeap<Reverse<(Instant, usize)>>,
+    pub(super) mode: Mode,
+}
+
+#[derive(Debug)]
+pub(super) enum Ready {
+    Free(Job),
+    Slot(usize),
+}
+
+/// Messages of one key; at most one of them runs. A key has its slot only while it has messages.
+#[derive(Debug, Default)]
+pub(super) struct Slot {
+    pub(super) key: u64,
+    pub(super) jobs: VecDeque<Job>,
+    /// Listed in `ready`, running, or parked: not to be listed again.
+    pub(super) busy: bool,
+    /// Waits for its time; the entry in `parked` is valid only while this says so.
+    pub(super) parked: bool,
+    /// Its last message failed fatally: none that it stood in front of runs.
+    pub(super) held: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Mode {
+    #[default]
+    Open,
+    /// Nothing runs until it is known what must be finished: a drain follows at once.
+    Paused,
+    /// Only messages that must be finished are let in and run.
+    Draining,
+    /// As before, and no more will come: lanes end when nothing waits.
+    Finishing,
+    /// Nothing is.
+    Closed,
+}
+
+// === impl State ===
+
+impl State {
+    /// The slot of a key, a new one if it has none.
+    pub(super) fn slot(&mut self, key: u64) -> usize {
+        if let Some(at) = self.index.get(&key) {
+            return *at;
+        }
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            self.slots.len() - 1
+        });
+        self.slots[at].key = key;
+        self.index.insert(key, at);
+        at
+    }
+
+    /// Nothing of a slot is listed, runs, or is parked any more: false if it is empty and gone.
+    pub(super) fn let_go(&mut self, at: usize) -> bool {
+        let slot = &mut self.slots[at];
+        slot.busy = !slot.jobs.is_empty();
+        if !slot.busy {
+            self.index.remove(&slot.key);
+            self.free.push(at);
+        }
+        slot.busy
+    }
+
+    /// Moves slots whose time has come to the ready ones.
+    pub(super) fn unpark(&mut self) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        while let Some(Reverse((until, at))) = self.parked.peek().copied() {
+            if until > now && self.slots[at].parked {
+                return;
+            }
+            self.parked.pop();
+            if std::mem::take(&mut self.slots[at].parked) {
+                self.ready.push_back(Ready::Slot(at));
+            }
+        }
+    }
+
+    pub(super) fn forget_empty_slots(&mut self) {
+        for at in 0..self.slots.len() {
+            // A running slot is released by its lane, an empty one that is ready by the next lane.
+            let slot = &mut self.slots[at];
+            if slot.jobs.is_empty() && std::mem::take(&mut slot.parked) {
+                self.let_go(at);
+            }
+        }
+        let slots = &self.slots;
+        self.parked.retain(|Reverse((_, at))| slots[*at].parked);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.slots.iter().all(|slot| slot.jobs.is_empty())
+    }
+}
