@@ -33,6 +33,8 @@ pub(super) struct Inbox<T> {
 pub(super) struct Credit {
     pub(super) size: usize,
     left: usize,
+    /// There is not enough room for all brokers: others wait until this receive is over.
+    pub(super) scarce: bool,
 }
 
 /// What there is for a caller.
@@ -85,7 +87,11 @@ impl<T> Inbox<T> {
             return None;
         }
         self.asked += size;
-        Some(Credit { size, left: size })
+        Some(Credit {
+            size,
+            left: size,
+            scarce: !self.one_each && self.room < sources,
+        })
     }
 
     /// A message arrived.

@@ -27,6 +27,9 @@ pub(super) struct Pool {
     room: Notify,
     /// Calls take turns.
     turn: tokio::sync::Mutex<()>,
+    /// So do receive loops that want credit, in the order in which they came: one that gives credit
+    /// back must not take it again while others wait.
+    asking: tokio::sync::Mutex<()>,
 }
 
 /// Ends the room of a call, also when the call is dropped.
@@ -41,6 +44,7 @@ impl Pool {
             arrived: Notify::new(),
             room: Notify::new(),
             turn: tokio::sync::Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
         }
     }
 
@@ -76,11 +80,17 @@ impl Pool {
     /// Waits for credit. A loop that is not the `first` of its broker waits until that broker is
     /// `busy`: without a backlog one long poll is enough.
     pub(super) async fn credit(&self, most: usize, first: bool, busy: &AtomicBool) -> Credit {
+        let mut turn = None;
         loop {
             let room = self.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
-            if first || busy.load(Ordering::Relaxed) {
+            if !(first || busy.load(Ordering::Relaxed)) {
+                turn = None;
+            } else {
+                if turn.is_none() {
+                    turn = Some(self.asking.lock().await);
+                }
                 let sources = self.sources.load(Ordering::Relaxed);
                 if let Some(credit) = self.inbox().ask(most, sources) {
                     return credit;

@@ -153,14 +153,15 @@ impl Source {
         attempt_id: Uuid,
         broker_name: &Arc<str>,
     ) -> Outcome {
-        // Only the first loop of a broker waits long for an end of the silence.
+        // Only the first loop of a broker waits long for an end of the silence, and only while no
+        // other broker waits for its room.
         let long_poll = self
             .instance
             .settings
             .borrow()
             .long_polling_timeout
             .min(self.long_poll);
-        let long_poll = if first {
+        let long_poll = if first && !credit.scarce {
             long_poll
         } else {
             long_poll.min(LONG_POLL_MIN)

@@ -289,3 +289,17 @@ async fn a_tag_of_the_same_hash_is_acknowledged_and_not_handed_over() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_with_little_room_hears_of_every_broker() {
+    let fake = Fake::start();
+    fake.state().brokers = vec!["a", "b", "c"];
+    let consumer = fake.consumer().await;
+    let quiet = consumer.receive(TOPIC, 1);
+    let _ = tokio::time::timeout(Duration::from_secs(60), quiet).await;
+    let state = fake.state();
+    let receives = state.seen.receives.iter();
+    let queues = receives.filter_map(|it| it.message_queue.clone()?.broker);
+    let polled: std::collections::BTreeSet<_> = queues.map(|it| it.name).collect();
+    assert_eq!(polled.len(), 3, "{polled:?}");
+}
