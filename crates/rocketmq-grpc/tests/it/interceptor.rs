@@ -1,10 +1,13 @@
 //! Interceptors: their order, what they may change, and what their failures do.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use rocketmq_grpc::{
-    BoxError, Client, Interceptor, Message, MessageView, ProducerConfig, Result, SendReceipt,
-    Settled,
+    BoxError, Client, ConsumerConfig, Filter, Interceptor, Message, MessageView, ProducerConfig,
+    Result, SendReceipt, Settled,
 };
 
 use crate::fake::{Fake, Item, TOPIC, consumer_config, eventually, message};
@@ -144,4 +147,35 @@ async fn what_an_interceptor_refuses_is_not_sent_and_goes_back() {
         assert_eq!(consumer.stats().corrupted, 1);
         eventually("it goes back", || fake.calls("change") == 1).await;
     }
+}
+
+/// Tags of one version of a service.
+struct Versioned;
+
+impl Interceptor for Versioned {
+    fn after_receive(&self, message: &mut MessageView) -> Result<(), BoxError> {
+        let tag = message.tag.as_deref().unwrap_or_default();
+        message.tag = tag.strip_prefix("v2-").map(str::to_owned);
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tag_that_an_interceptor_changes_does_not_have_its_message_thrown_away() {
+    let fake = Fake::start();
+    let config = Fake::config().interceptor(Versioned);
+    let client = Client::with_connector(config, fake.link.connector()).unwrap();
+    let config = ConsumerConfig::new("g").subscribe(TOPIC, Filter::tags("v2-paid"));
+    let consumer = client.consumer(config).await.unwrap();
+    let mut item = message("1");
+    if let Item::Message(message) = &mut item {
+        message.system_properties.as_mut().unwrap().tag = Some("v2-paid".to_owned());
+    }
+    fake.push(vec![item]);
+    let received = consumer.receive(TOPIC, 1);
+    let received = tokio::time::timeout(Duration::from_secs(60), received).await;
+    let received = received.expect("the message is acknowledged unseen");
+    let lease = received.unwrap().remove(0);
+    assert_eq!(lease.message().tag.as_deref(), Some("paid"));
+    assert_eq!(fake.calls("ack"), 0);
 }

@@ -174,6 +174,8 @@ impl<'a> Answer<'a> {
         let (digest, encoding) = (system.body_digest.take(), system.body_encoding);
         let (properties, broker) = (message.user_properties, self.broker_name.clone());
         let mut view = MessageView::from_proto(system, properties, topic.clone(), broker);
+        // By the tag that the server filtered by: interceptors may change it.
+        let wanted = source.intake.filter.wants(view.tag.as_deref());
         let mut discard = None;
         let readable = decode(message.body, digest.as_ref(), encoding).and_then(|body| {
             view.body = body;
@@ -193,7 +195,7 @@ impl<'a> Answer<'a> {
                 discard = Some(self.of_damaged(view.attempt));
             }
         }
-        if discard.is_none() && !source.intake.filter.wants(view.tag.as_deref()) {
+        if discard.is_none() && !wanted {
             // Brokers compare hashes of tags.
             debug!(topic = %topic, message_id = view.id, "a message with another tag is acknowledged");
             discard = Some(Settlement::Ack);
