@@ -2,10 +2,12 @@
 
 use std::{
     fmt::{self, Write as _},
+    panic::AssertUnwindSafe,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION};
 use sha1::Sha1;
@@ -25,8 +27,16 @@ pub(crate) struct Signer {
     /// How long the provider may take.
     timeout: Duration,
     keys: Mutex<Option<Keys>>,
-    /// Held while the provider is asked; when it was asked for others than those in use.
-    asking: tokio::sync::Mutex<Option<Instant>>,
+    /// Held while the provider is asked.
+    asking: tokio::sync::Mutex<Asked>,
+}
+
+#[derive(Default)]
+struct Asked {
+    /// When it was last asked for others than those in use, or answered that.
+    for_others: Option<Instant>,
+    /// Its last failure while there were none in use.
+    failed: Option<(Error, Instant)>,
 }
 
 struct Keys {
@@ -52,25 +62,40 @@ impl Signer {
         if self.keys().is_some() {
             return Ok(());
         }
-        let _one_at_a_time = self.asking.lock().await;
+        let came_at = Instant::now();
+        let mut asked = self.asking.lock().await;
         if self.keys().is_some() {
             return Ok(());
         }
-        self.ask().await.map(drop)
+        // Who waited for the answer shares its failure: in turn, each would wait for its own.
+        if let Some((error, at)) = &asked.failed
+            && *at > came_at
+        {
+            return Err(error.clone());
+        }
+        let answer = self.ask().await.map(drop);
+        asked.failed = answer.clone().err().map(|it| (it, Instant::now()));
+        answer
     }
 
     /// True if there are other credentials now than those of a request that was sent at `sent_at`,
     /// and refused.
     pub(crate) async fn refresh(&self, sent_at: Instant) -> bool {
-        let mut asked_at = self.asking.lock().await;
+        let mut asked = self.asking.lock().await;
         if self.keys().as_ref().is_some_and(|it| it.since > sent_at) {
             return true;
         }
-        if asked_at.is_some_and(|at| at.elapsed() < REFRESH_INTERVAL) {
+        if asked
+            .for_others
+            .is_some_and(|at| at.elapsed() < REFRESH_INTERVAL)
+        {
             return false;
         }
-        *asked_at = Some(Instant::now());
-        match self.ask().await {
+        asked.for_others = Some(Instant::now());
+        let answer = self.ask().await;
+        // Those who waited for it do not ask again.
+        asked.for_others = Some(Instant::now());
+        match answer {
             Ok(changed) => changed,
             Err(error) => {
                 warn!(error = %error, "no other credentials, those in use stay in use");
@@ -102,10 +127,14 @@ impl Signer {
 
     /// True if the credentials are others than before.
     async fn ask(&self) -> Result<bool, Error> {
-        let answer = tokio::time::timeout(self.timeout, self.provider.0.credentials()).await;
+        let asking = AssertUnwindSafe(async { self.provider.0.credentials().await });
+        let answer = tokio::time::timeout(self.timeout, asking.catch_unwind()).await;
         let credentials = match answer {
-            Ok(Ok(credentials)) => credentials,
-            Ok(Err(error)) => return Err(Error::no_credentials(error)),
+            Ok(Ok(Ok(credentials))) => credentials,
+            Ok(Ok(Err(error))) => return Err(Error::no_credentials(error)),
+            Ok(Err(_)) => {
+                return Err(Error::no_credentials("the provider panicked".into()));
+            }
             Err(_) => {
                 let late = format!("no answer within {:?}", self.timeout);
                 return Err(Error::no_credentials(BoxError::from(late)));

@@ -8,10 +8,12 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use rocketmq_grpc::{
     BoxError, Client, Config, Credentials, CredentialsProvider, Message, ProducerConfig,
 };
 use rocketmq_proto::v2::{self as pb, Code};
+use tokio::time::Instant;
 use tonic::Status;
 
 use crate::fake::{Fake, Item, TOPIC, consumer_config, eventually, message, status};
@@ -210,4 +212,76 @@ async fn a_provider_that_never_answers_does_not_hold_a_request_for_ever() {
     let client = Client::with_connector(config, fake.link.connector()).unwrap();
     let pinged = tokio::time::timeout(Duration::from_secs(10), client.ping()).await;
     assert!(pinged.unwrap().unwrap_err().is_retryable());
+}
+
+/// Gives credentials, then does what the test is about.
+#[derive(Clone, Default)]
+struct Fails {
+    asked: Arc<AtomicUsize>,
+    good: usize,
+    panics: bool,
+}
+
+impl CredentialsProvider for Fails {
+    async fn credentials(&self) -> Result<Credentials, BoxError> {
+        if self.asked.fetch_add(1, Ordering::SeqCst) < self.good {
+            return Ok(Credentials::new("ak", "secret"));
+        }
+        assert!(!self.panics, "in the provider");
+        std::future::pending().await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_wait_for_one_provider_hear_of_its_failure_together() {
+    let fake = Fake::start();
+    let client = client(&fake, Fails::default());
+    let start = Instant::now();
+    let pings = join_all((0..100).map(|_| client.ping())).await;
+    assert!(pings.iter().all(Result::is_err));
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_requests_wait_for_other_credentials_together() {
+    let fake = Fake::start();
+    let provider = Fails {
+        good: 1,
+        ..Fails::default()
+    };
+    let client = client(&fake, provider);
+    let config = ProducerConfig::new().topic(TOPIC);
+    let producer = client.producer(config).await.unwrap();
+    fake.state().sends = (0..100).map(|_| refused()).collect();
+    let start = Instant::now();
+    let sends = (0..100).map(|_| producer.send(Message::new(TOPIC, "x")));
+    let sends = join_all(sends).await;
+    assert!(sends.iter().all(Result::is_err));
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(5), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_panics_has_no_credentials_and_harms_no_session() {
+    let fake = Fake::start();
+    let provider = Fails {
+        panics: true,
+        ..Fails::default()
+    };
+    let error = client(&fake, provider).ping().await.unwrap_err();
+    assert!(error.is_retryable(), "{error:?}");
+
+    let provider = Fails {
+        good: 1,
+        panics: true,
+        ..Fails::default()
+    };
+    let client = client(&fake, provider);
+    let consumer = client.consumer(consumer_config()).await.unwrap();
+    // The session asks for other credentials, in a task of its own.
+    fake.state().refusals = [Status::unauthenticated("no")].into();
+    fake.break_telemetry();
+    eventually("the session is lost", || !consumer.is_connected()).await;
+    eventually("the session is back", || consumer.is_connected()).await;
 }
