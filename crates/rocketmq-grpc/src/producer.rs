@@ -41,6 +41,8 @@ pub struct Producer {
 struct Inner {
     instance: Arc<Instance>,
     in_flight: Arc<Semaphore>,
+    /// Open ones. Apart from the above, because a local transaction may send.
+    transactions: Arc<Semaphore>,
     in_flight_max: u32,
     attempts_max: u32,
     compress_above: Option<usize>,
@@ -83,6 +85,7 @@ impl Producer {
         });
         let inner = Inner {
             in_flight: Arc::new(Semaphore::new(config.in_flight_max)),
+            transactions: Arc::new(Semaphore::new(config.in_flight_max)),
             in_flight_max: u32::try_from(config.in_flight_max).unwrap_or(u32::MAX),
             attempts_max: config.attempts_max,
             compress_above: config.compress_above,
@@ -261,15 +264,21 @@ impl Producer {
     /// Waits for the messages in flight and open transactions, then says good-bye to the server; all
     /// within `by`.
     ///
-    /// What is not answered by then ends with an error, and may be stored.
+    /// What is not answered by then ends with an error, and may be stored. While a transaction is
+    /// open, messages are still sent, because its local part may have to send some.
     ///
     /// Every clone is closed: later calls answer with an error whose
     /// [`is_closed`](Error::is_closed) is true. A producer that is dropped instead leaves without a
     /// good-bye, and the server forgets it after two minutes.
     pub async fn close(&self, by: Instant) {
         let inner = &*self.inner;
-        let rest = inner.in_flight.acquire_many(inner.in_flight_max);
+        let rest = async {
+            let ended = inner.transactions.acquire_many(inner.in_flight_max).await;
+            let sent = inner.in_flight.acquire_many(inner.in_flight_max).await;
+            (ended, sent)
+        };
         let idle = tokio::time::timeout_at(by, rest).await;
+        inner.transactions.close();
         inner.in_flight.close();
         drop(idle);
         inner.instance.close(by).await;
@@ -280,6 +289,12 @@ impl Inner {
     async fn permit(&self) -> Result<OwnedSemaphorePermit, Error> {
         let permit = self.in_flight.clone().acquire_owned().await;
         permit.map_err(|_| Error::closed("producer"))
+    }
+
+    /// Held while a transaction is open.
+    async fn place(&self) -> Result<OwnedSemaphorePermit, Error> {
+        let place = self.transactions.clone().acquire_owned().await;
+        place.map_err(|_| Error::closed("producer"))
     }
 }
 

@@ -49,8 +49,8 @@ impl ProducerConfig {
         self
     }
 
-    /// Messages whose sending is under way at once, open transactions included; further calls wait.
-    /// A batch counts as one.
+    /// Messages whose sending is under way at once; further calls wait. A batch counts as one. As
+    /// many transactions may be open.
     pub fn in_flight_max(mut self, messages: usize) -> Self {
         self.in_flight_max = messages;
         self

@@ -46,7 +46,7 @@ pub struct Transaction {
     end_by: Instant,
     open: Open,
     /// A close waits for it.
-    _permit: OwnedSemaphorePermit,
+    _place: OwnedSemaphorePermit,
 }
 
 /// A message in a transaction whose local part has run.
@@ -214,9 +214,11 @@ impl Producer {
                 message.message_type().as_str_name()
             )));
         }
+        let place = inner.place().await?;
         let permit = inner.permit().await?;
         let parcel = inner.pack(message, pb::MessageType::Transaction).await?;
         let stored = inner.deliver(parcel).await?;
+        drop(permit);
         let entry = stored.entries.first();
         let id = entry.map(|it| it.transaction_id.clone());
         let transaction_id = id.filter(|it| !it.is_empty()).ok_or_else(|| {
@@ -235,7 +237,7 @@ impl Producer {
             open: checks.open(&transaction_id),
             transaction_id,
             end_by: Instant::now() + END_WITHIN,
-            _permit: permit,
+            _place: place,
         })
     }
 }

@@ -359,3 +359,74 @@ async fn a_transaction_that_outlives_the_close_is_left_to_the_checker() {
     assert!(transaction.commit().await.unwrap_err().is_closed());
     assert_eq!(resolutions(&fake), []);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_local_transaction_may_send_with_the_same_producer() {
+    let fake = fake();
+    fake.state().producing.accepts = vec![];
+    fake.push_publishing(4 << 20, false);
+    let config = ProducerConfig::new().topic(TOPIC).in_flight_max(1);
+    let config = config.transaction_checker(async |_| Resolution::Unknown);
+    let producer = fake.client().producer(config).await.unwrap();
+    fake.push_publishing(4 << 20, false);
+    eventually("no types are checked", || {
+        !producer.settings().validate_message_type
+    })
+    .await;
+    let local = async || match producer.send(Message::new(TOPIC, "also")).await {
+        Ok(_) => Resolution::Commit,
+        Err(_) => Resolution::Unknown,
+    };
+    let both = producer.transaction(Message::new(TOPIC, "x"), local);
+    let both = tokio::time::timeout(Duration::from_secs(60), both).await;
+    let receipt = both.expect("the send waits for its own transaction");
+    assert_eq!(receipt.unwrap().resolution, Resolution::Commit);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_local_transaction_that_a_close_waits_for_may_still_send() {
+    let fake = fake();
+    let (producer, _) = producer(&fake, Resolution::Unknown).await;
+    fake.push_publishing(4 << 20, false);
+    eventually("no types are checked", || {
+        !producer.settings().validate_message_type
+    })
+    .await;
+    let running = tokio::spawn({
+        let producer = producer.clone();
+        async move {
+            let local = async || {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                match producer.send(Message::new(TOPIC, "also")).await {
+                    Ok(_) => Resolution::Commit,
+                    Err(_) => Resolution::Unknown,
+                }
+            };
+            producer.transaction(Message::new(TOPIC, "x"), local).await
+        }
+    });
+    eventually("the half is sent", || fake.calls("send") == 1).await;
+    let start = Instant::now();
+    producer.close(start + Duration::from_secs(10)).await;
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    let receipt = running.await.unwrap().unwrap();
+    assert_eq!(receipt.resolution, Resolution::Commit);
+    assert!(receipt.unconfirmed.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn open_transactions_are_bounded() {
+    let fake = fake();
+    let config = ProducerConfig::new().topic(TOPIC).in_flight_max(2);
+    let config = config.transaction_checker(async |_| Resolution::Unknown);
+    let producer = fake.client().producer(config).await.unwrap();
+    let first = producer.begin(Message::new(TOPIC, "1")).await.unwrap();
+    let _second = producer.begin(Message::new(TOPIC, "2")).await.unwrap();
+    let third = producer.begin(Message::new(TOPIC, "3"));
+    let third = tokio::time::timeout(Duration::from_secs(60), third).await;
+    assert!(third.is_err(), "there is no room for it");
+    assert_eq!(fake.calls("send"), 2);
+    drop(first);
+    let _third = producer.begin(Message::new(TOPIC, "3")).await.unwrap();
+}
