@@ -94,7 +94,9 @@ where
     }
 
     pub(super) fn spawn(&self, message: MessageView) -> Running<E> {
-        Running(tokio::spawn((self.handler)(message)))
+        let handler = self.handler.clone();
+        // It may panic before there is a future, too.
+        Running(tokio::spawn(async move { handler(message).await }))
     }
 
     /// What became of a message is known; a failure on the way out is told by the stop.

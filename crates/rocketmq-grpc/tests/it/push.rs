@@ -260,3 +260,25 @@ async fn a_stop_hands_back_what_hangs_and_says_so() {
     assert_eq!(log.count("<0/1"), 0);
     assert_eq!(fake.state().seen.changes.last().unwrap().message_id, "0/1");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_panics_before_its_first_await_is_a_failure_and_frees_its_place() {
+    let fake = Fake::start();
+    let handler = |message: MessageView| {
+        assert!(message.id == "4", "at once");
+        std::future::ready(Ok::<_, String>(()))
+    };
+    let client = fake.client();
+    let consumer = PushConsumer::start(&client, consumer_config(), 2, handler);
+    let consumer = consumer.await.unwrap();
+    for id in ["1", "2", "3", "4"] {
+        fake.push(vec![crate::fake::message(id)]);
+    }
+    eventually("those that failed are tried again", || {
+        fake.calls("change") == 3
+    })
+    .await;
+    eventually("the last is handled", || fake.calls("ack") == 1).await;
+    let stopped = consumer.stop(Instant::now() + Duration::from_secs(5)).await;
+    assert!(stopped.is_ok(), "{stopped:?}");
+}
