@@ -1,6 +1,7 @@
 //! Settlements: acknowledgements in batches, everything else one by one; tried again while the lease
 //! lasts, and each answered once.
 
+mod handle;
 mod line;
 mod reports;
 mod request;
@@ -157,6 +158,7 @@ impl Settler {
             connection: lease.grip.connection.clone(),
             hold: lease.grip.hold.clone(),
             by: by.min(INVISIBLE_MAX),
+            orderly: lease.grip.member.is_some(),
         };
         let settler = self.clone();
         self.spawn(async move {

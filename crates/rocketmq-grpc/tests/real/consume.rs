@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use rocketmq_grpc::{ConsumerConfig, Filter, Message, ProducerConfig, Settlement};
+use rocketmq_grpc::{ConsumerConfig, Filter, Lease, Message, ProducerConfig, Settlement};
 use tokio::time::Instant;
 
 use crate::server::{Place, Seen, client, in_seconds, unique, until_known};
@@ -230,18 +230,70 @@ async fn a_dead_letter_is_moved_once_and_keeps_its_id_and_properties() {
     let lease = place.receive_one(&consumer, SOON).await;
     consumer.dead_letter(lease).await.unwrap();
 
-    // A young topic is read from its start.
-    let dead = format!("%DLQ%{}", place.group);
-    let undertaker = Place::new("");
-    let config = || ConsumerConfig::new(&undertaker.group).subscribe(&dead, Filter::all());
-    let reader = until_known(async || undertaker.client.consumer(config()).await).await;
-    let received = tokio::time::timeout(SOON, reader.receive(&dead, 32)).await;
-    let mut leases = received.expect("no dead letter").unwrap();
-    assert_eq!(leases.len(), 1);
-    let lease = leases.remove(0);
-    assert_eq!(lease.message().id, message.id());
-    assert_eq!(lease.message().properties["p"], "v");
-    reader.ack(lease).await.unwrap();
+    let dead = place.dead_letters().await;
+    assert_eq!(dead.len(), 1);
+    assert_eq!(dead[0].id, message.id());
+    assert_eq!(dead[0].properties["p"], "v");
     place.silence(&consumer, Duration::from_secs(5)).await;
-    reader.close(in_seconds(5)).await.unwrap();
+}
+
+/// Measured with the handles that a proxy in local mode returns for extensions, as they are:
+/// settlements are answered OK and not kept, and a dead letter moves the first message of the log.
+#[tokio::test]
+async fn extended_messages_of_one_batch_are_settled_for_good() {
+    let place = Place::of(":NORMAL:queues=1", "");
+    let lease = Duration::from_secs(10);
+    let first = place.consumer(lease).await;
+    first.close(in_seconds(5)).await.unwrap();
+    let ids = place.send(8).await;
+    let holder = place.consumer_of_rest(lease).await;
+    let (mut held, mut seen) = (Vec::new(), Seen::default());
+    while held.len() < ids.len() {
+        held.extend(holder.receive(&place.topic, 32).await.unwrap());
+    }
+    for (at, held) in held.iter_mut().enumerate() {
+        seen.add(held);
+        // Half of them a second time, with the handle of the first.
+        for _ in 0..=at % 2 {
+            holder.extend(held, lease).await.unwrap();
+        }
+    }
+    seen.assert_each_once(&ids);
+    let mut take = || held.pop().unwrap();
+    let (back, late, dead) = ([take(), take()], [take(), take()], [take(), take()]);
+    let id = |it: &Lease| it.message().id.clone();
+    let mut due: Vec<_> = back.iter().chain(&late).map(id).collect();
+    let mut dead_ids: Vec<_> = dead.iter().map(id).collect();
+    for lease in back {
+        holder.hand_back(lease).await.unwrap();
+    }
+    for lease in late {
+        let delay = Duration::from_secs(3);
+        holder.retry_after(lease, delay).await.unwrap();
+    }
+    for lease in dead {
+        holder.dead_letter(lease).await.unwrap();
+    }
+    for lease in held {
+        holder.ack(lease).await.unwrap();
+    }
+
+    let mut again = Vec::new();
+    // Longer than any of the leases.
+    let by = in_seconds(17);
+    while let Ok(leases) = tokio::time::timeout_at(by, holder.receive(&place.topic, 32)).await {
+        for lease in leases.unwrap() {
+            again.push(lease.message().id.clone());
+            holder.ack(lease).await.unwrap();
+        }
+    }
+    again.sort();
+    due.sort();
+    assert_eq!(again, due);
+    holder.close(in_seconds(5)).await.unwrap();
+
+    let mut buried = place.dead_letters().await;
+    buried.sort_by(|one, other| one.id.cmp(&other.id));
+    dead_ids.sort();
+    assert!(buried.iter().map(|it| &it.id).eq(&dead_ids), "{buried:?}");
 }

@@ -146,7 +146,13 @@ async fn what_was_acknowledged_behind_a_retried_message_comes_again_and_is_repor
 /// one does too, although it is in the dead-letter topic already.
 #[tokio::test]
 async fn a_dead_letter_counts_as_settled() {
-    let (place, producer, consumer, leases) = four_in_hand().await;
+    let (place, producer, consumer, mut leases) = four_in_hand().await;
+    // Also with the handle of an extension, which names another message on 5.5.0.
+    for lease in leases.iter_mut().skip(1) {
+        for _ in 0..2 {
+            consumer.extend(lease, LEASE).await.unwrap();
+        }
+    }
     let how = [
         Settlement::Ack,
         Settlement::DeadLetter,
@@ -163,6 +169,10 @@ async fn a_dead_letter_counts_as_settled() {
     assert!(settled.iter().all(|it| it.result.is_ok()), "{settled:?}");
     send(&place, &producer, &["k1-3"]).await;
     assert_eq!(bodies(&batch(&place, &consumer, SOON).await), ["k1-3"]);
+    let mut dead = place.dead_letters().await;
+    dead.sort_by_key(|it| it.body.clone());
+    let dead: Vec<_> = dead.iter().map(|it| &it.body[..]).collect();
+    assert_eq!(dead, [b"k2-1", b"k2-2"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use std::{
 
 use rocketmq_admin::Admin;
 use rocketmq_grpc::{
-    Client, Config, Consumer, ConsumerConfig, Error, Filter, Lease, Message, Producer,
+    Client, Config, Consumer, ConsumerConfig, Error, Filter, Lease, Message, MessageView, Producer,
     ProducerConfig,
 };
 use tokio::{runtime::Builder, task::JoinSet, time::Instant};
@@ -113,6 +113,24 @@ impl Place {
     pub(crate) async fn receive_one(&self, consumer: &Consumer, within: Duration) -> Lease {
         let received = tokio::time::timeout(within, consumer.receive(&self.topic, 1)).await;
         received.expect("nothing came in time").unwrap().remove(0)
+    }
+
+    /// What comes from the dead-letter topic within five seconds. A young topic is read from its start.
+    pub(crate) async fn dead_letters(&self) -> Vec<MessageView> {
+        let dead = format!("%DLQ%{}", self.group);
+        let undertaker = Self::new("");
+        let config = || ConsumerConfig::new(&undertaker.group).subscribe(&dead, Filter::all());
+        let reader = until_known(async || undertaker.client.consumer(config()).await).await;
+        let mut messages = Vec::new();
+        let by = in_seconds(5);
+        while let Ok(leases) = tokio::time::timeout_at(by, reader.receive(&dead, 32)).await {
+            for mut lease in leases.unwrap() {
+                messages.push(lease.take_message());
+                reader.ack(lease).await.unwrap();
+            }
+        }
+        reader.close(in_seconds(5)).await.unwrap();
+        messages
     }
 
     /// Nothing comes for so long.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use rocketmq_proto::v2 as pb;
 use tokio::time::Instant;
 
-use super::{Job, RETRY_FIRST, RETRY_MAX, Settler};
+use super::{Job, RETRY_FIRST, RETRY_MAX, Settler, handle};
 use crate::{
     Error, Settlement,
     backoff::jitter,
@@ -23,6 +23,7 @@ pub(super) struct Extension {
     pub(super) connection: Arc<Connection>,
     pub(super) hold: Hold,
     pub(super) by: Duration,
+    pub(super) orderly: bool,
 }
 
 impl Settler {
@@ -178,11 +179,11 @@ impl Settler {
                 .await;
             let error = match changed {
                 Ok(handle) => {
-                    // A server that names no new handle means the old one.
                     let handle = if handle.is_empty() {
+                        // A server that names no new handle means the old one.
                         it.hold.handle
                     } else {
-                        handle
+                        handle::after_extension(&it.hold.handle, handle, it.orderly)
                     };
                     return Ok(Hold {
                         handle,
