@@ -19,6 +19,9 @@ use crate::{
     store::Store,
 };
 
+#[cfg(test)]
+pub(crate) use crate::state::Census;
+
 /// Commands that wait for a client to read them. More are dropped: checks come again.
 const MAX_PUSHES: usize = 1024;
 
@@ -182,6 +185,18 @@ impl Core {
                 () = due => self.with(|_, _| ()),
                 () = self.rescheduled.notified() => {}
             }
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn census(&self) -> Census {
+        let census = self.with(|state, now| state.census(now));
+        let waiters = lock(&self.waiters);
+        Census {
+            // Each holds on to what it waits for.
+            receives: waiters.values().map(|it| Arc::strong_count(it) - 1).sum(),
+            streams: lock(&self.streams).len(),
+            ..census
         }
     }
 

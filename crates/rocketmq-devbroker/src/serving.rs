@@ -162,6 +162,11 @@ impl Serving {
         });
     }
 
+    #[cfg(test)]
+    pub(crate) fn tasks(&self) -> usize {
+        self.tasks.tracker.len()
+    }
+
     /// Cuts every connection, now or as soon as its task is polled.
     pub(crate) fn cut(&self) {
         self.tasks.stop.cancel();

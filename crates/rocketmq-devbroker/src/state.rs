@@ -43,6 +43,8 @@ use std::{
 
 #[cfg(feature = "persist")]
 pub(crate) use self::facts::{Key as FactKey, Position, Taken, Value as FactValue};
+#[cfg(test)]
+pub(crate) use self::inspect::Census;
 use self::{
     clients::Clients,
     cursor::{Cursors, Lapsed, Mode},

@@ -39,7 +39,15 @@ pub(crate) fn name(resource: Option<&v2::Resource>) -> String {
 
 /// A duration that is there and not negative.
 pub(crate) fn duration(wire: Option<&prost_types::Duration>) -> Option<Duration> {
-    wire.map_or(Some(Duration::ZERO), |wire| Duration::try_from(*wire).ok())
+    const NANOS: i128 = 1_000_000_000;
+    let Some(wire) = wire else {
+        return Some(Duration::ZERO);
+    };
+    // By hand: prost's conversion panics at the smallest number of seconds.
+    let nanos = i128::from(wire.seconds) * NANOS + i128::from(wire.nanos);
+    let seconds = u64::try_from(nanos.div_euclid(NANOS)).ok()?;
+    let nanos = u32::try_from(nanos.rem_euclid(NANOS)).ok()?;
+    Some(Duration::new(seconds, nanos))
 }
 
 pub(crate) fn wire_duration(duration: Duration) -> prost_types::Duration {
@@ -266,4 +274,22 @@ fn exponential(initial: Duration, max: Duration, multiplier: f32) -> v2::retry_p
         max: Some(wire_duration(max)),
         multiplier,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_duration_that_the_wire_can_carry_is_read_or_refused() {
+        let read = |seconds, nanos| duration(Some(&prost_types::Duration { seconds, nanos }));
+        assert_eq!(duration(None), Some(Duration::ZERO));
+        assert_eq!(read(15, 0), Some(Duration::from_secs(15)));
+        assert_eq!(read(15, -1), Some(Duration::new(14, 999_999_999)));
+        assert_eq!(read(0, i32::MAX), Some(Duration::new(2, 147_483_647)));
+        assert!(read(i64::MAX, i32::MAX).is_some());
+        for (seconds, nanos) in [(-1, 0), (0, -1), (i64::MIN, 0), (i64::MIN, i32::MIN)] {
+            assert_eq!(read(seconds, nanos), None, "{seconds} {nanos}");
+        }
+    }
 }

@@ -102,6 +102,8 @@ impl Session {
         let first = !self.registered;
         let terms = self.core.with(|state, now| {
             let terms = state.register(now, &self.client, role, first)?;
+            // From here on the end of the stream is the client's, whatever is said to it.
+            self.registered = true;
             state.signed_by(&self.client, &self.signer);
             language.map(|()| terms)
         });
@@ -115,7 +117,6 @@ impl Session {
                 _ => Status::invalid_argument(message),
             }
         })?;
-        self.registered = true;
         let command = Some(Command::Settings(merge(settings, &terms)));
         Ok(Some(v2::TelemetryCommand {
             status: Some(ok()),

@@ -1,165 +1,263 @@
-//! Random and mutated requests: no panic, no hang, nothing kept without bound.
+//! Random and mutated calls: no panic, no hang, and nothing of whoever went away stays.
+
+mod call;
+mod connection;
+mod dice;
+mod request;
+mod wire;
 
 use std::{
-    convert::Infallible,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use bytes::Bytes;
-use hyper::body::{Body, Frame};
 use proptest::{
     prelude::*,
-    test_runner::{Config, TestRunner},
+    test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
-use rocketmq_proto::v2::messaging_service_server::MessagingServiceServer;
-use tower_service::Service as _;
+use tokio::{
+    runtime::Runtime,
+    task::{JoinHandle, yield_now},
+    time::{sleep, timeout},
+};
 
+use self::{
+    connection::Wires,
+    dice::{CLIENTS, Dice, GROUPS, TOPICS},
+    wire::{Seen, run},
+};
 use crate::{
-    core::Core,
-    service::Service,
+    core::{Census, Core, lock},
     serving::Access,
-    state::{GroupConfig, Limits, State, TopicType},
+    state::{Ask, GroupConfig, Limits, Role, State, TopicType},
 };
 
-const CASES: u32 = 3_000;
+const CASES: u32 = 15_000;
+/// Each with up to three calls; what they say once they are taken apart is tried above.
+const CONNECTIONS: u32 = 3_000;
 const MAX_STORED_BYTES: usize = 1 << 20;
-/// Far beyond what any call may take; the clock is paused.
-const NEVER: std::time::Duration = std::time::Duration::from_secs(3600);
+/// Of the longest poll, and what else a call may take; the clock is paused.
+const BOUND: Duration = Duration::from_secs(30);
+/// Calls that wait, or whose callers went silent, at a time.
+const MAX_OPEN: usize = 24;
+/// So often everybody goes away.
+const CASES_BETWEEN_ENDS: u32 = 500;
+/// Longer than any lease, delay, and row of checks.
+const EVERYTHING_LAPSES: Duration = Duration::from_secs(25 * 3600);
 
-const METHODS: [&str; 17] = [
-    "QueryRoute",
-    "Heartbeat",
-    "SendMessage",
-    "QueryAssignment",
-    "ReceiveMessage",
-    "AckMessage",
-    "ForwardMessageToDeadLetterQueue",
-    "PullMessage",
-    "UpdateOffset",
-    "GetOffset",
-    "QueryOffset",
-    "EndTransaction",
-    "Telemetry",
-    "NotifyClientTermination",
-    "ChangeInvisibleDuration",
-    "RecallMessage",
-    "SyncLiteSubscription",
-];
-
-/// A body of one piece.
-struct Once(Option<Bytes>);
-
-impl Body for Once {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
-    }
+struct World {
+    core: Arc<Core>,
+    seen: Arc<Mutex<Seen>>,
+    open: VecDeque<JoinHandle<()>>,
 }
 
-fn core() -> Arc<Core> {
-    let limits = Limits {
-        max_stored_bytes: MAX_STORED_BYTES,
-        ..Limits::default()
-    };
-    let mut state = State::new(false, limits);
-    state.create_topic("t", TopicType::Mixed, 2).unwrap();
-    state.create_group("g", GroupConfig::new()).unwrap();
-    let endpoints = rocketmq_proto::v2::Endpoints::default();
-    Arc::new(Core::new(state, endpoints, Access::default(), None))
-}
-
-/// Fields of the protocol's messages, at random: numbers, texts, and messages of the same.
-fn fields() -> impl Strategy<Value = Vec<u8>> {
-    let text = prop_oneof![
-        Just(b"t".to_vec()),
-        Just(b"g".to_vec()),
-        Just(b"0-0-0-1-ffffffffff".to_vec()),
-        proptest::collection::vec(any::<u8>(), 0..12),
-    ];
-    let field = |number: u8, content: Vec<u8>| {
-        let mut bytes = vec![number << 3 | 2, u8::try_from(content.len()).unwrap_or(127)];
-        bytes.extend(content);
-        bytes
-    };
-    let number = (1_u8..15, any::<u8>()).prop_map(|(number, value)| vec![number << 3, value & 127]);
-    let leaf = prop_oneof![
-        number,
-        (1_u8..15, text).prop_map(move |(number, text)| field(number, text)),
-    ];
-    leaf.prop_recursive(4, 24, 6, move |inner| {
-        (1_u8..15, proptest::collection::vec(inner, 0..6))
-            .prop_map(move |(number, parts)| field(number, parts.concat()))
-    })
-}
-
-fn frame(message: &[u8]) -> Bytes {
-    let length = u32::try_from(message.len()).unwrap_or_default();
-    let mut bytes = vec![0];
-    bytes.extend(length.to_be_bytes());
-    bytes.extend(message);
-    bytes.into()
-}
-
-async fn call(core: &Arc<Core>, method: &str, body: Bytes) {
-    let mut service = MessagingServiceServer::new(Service::new(Arc::clone(core)));
-    let request = http::Request::post(format!("/apache.rocketmq.v2.MessagingService/{method}"))
-        .header("content-type", "application/grpc")
-        .header("x-mq-client-id", "c")
-        .header("grpc-timeout", "30S")
-        .body(Once(Some(body)))
-        .unwrap();
-    let mut answer = service.call(request).await.unwrap().into_body();
-    let mut frames = 0;
-    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut answer).poll_frame(cx)).await {
-        frames += 1;
-        assert!(frames < 1000, "an answer without end");
-        if frame.is_err() {
-            break;
+impl World {
+    fn new() -> Self {
+        let limits = Limits {
+            max_stored_bytes: MAX_STORED_BYTES,
+            ..Limits::default()
+        };
+        let mut state = State::new(false, limits);
+        let kinds = [
+            ("t", TopicType::Mixed),
+            ("fifo", TopicType::Fifo),
+            ("delay", TopicType::Delay),
+            ("half", TopicType::Transaction),
+            ("first", TopicType::Priority),
+            ("lite", TopicType::Lite),
+        ];
+        for (name, kind) in kinds {
+            state.create_topic(name, kind, 2).unwrap();
+        }
+        let group = GroupConfig::new().retry_max_times(2);
+        state.create_group("g", group.clone()).unwrap();
+        state.create_group("ordered", group.fifo(true)).unwrap();
+        let endpoints = rocketmq_proto::v2::Endpoints::default();
+        let core = Arc::new(Core::new(state, endpoints, Access::default(), None));
+        Self {
+            core,
+            seen: Arc::default(),
+            open: VecDeque::new(),
         }
     }
+
+    /// Seconds since the epoch.
+    fn now(&self) -> i64 {
+        let now = self.core.with(|_, now| now.as_millis() / 1000);
+        i64::try_from(now).unwrap()
+    }
+
+    async fn suffer(&mut self, bytes: &[u8]) {
+        let now = self.now();
+        let call = Dice::new(bytes, &lock(&self.seen), now).call();
+        let (method, stays) = (call.method, call.stays);
+        let task = tokio::spawn(run(Arc::clone(&self.core), call, Arc::clone(&self.seen)));
+        if stays {
+            self.open.push_back(task);
+            for _ in 0..8 {
+                yield_now().await;
+            }
+        } else {
+            let ended = timeout(BOUND, task).await;
+            ended.unwrap_or_else(|_| panic!("{method} hangs")).unwrap();
+        }
+        while self.open.len() > MAX_OPEN {
+            self.abandon().await;
+        }
+        let census = self.core.census();
+        assert!(census.stored_bytes <= MAX_STORED_BYTES, "{census:?}");
+        assert_eq!(census.stored_bytes, census.counted_bytes);
+        assert!(census.streams + census.receives <= MAX_OPEN, "{census:?}");
+        assert!(
+            census.clients <= CLIENTS.len() + dice::TEXTS.len(),
+            "{census:?}"
+        );
+    }
+
+    /// The oldest of the open calls is cut off.
+    async fn abandon(&mut self) {
+        let Some(task) = self.open.pop_front() else {
+            return;
+        };
+        task.abort();
+        if let Err(error) = task.await
+            && error.is_panic()
+        {
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+
+    /// Everybody goes away; what is left is what was sent and not consumed.
+    async fn end(&mut self) {
+        while !self.open.is_empty() {
+            self.abandon().await;
+        }
+        let census = self.core.census();
+        assert_eq!((census.streams, census.receives), (0, 0), "{census:?}");
+        sleep(EVERYTHING_LAPSES).await;
+        self.consume();
+        let left = self.core.census();
+        let nothing = Census {
+            stored_bytes: left.stored_bytes,
+            counted_bytes: left.counted_bytes,
+            // The one that has consumed the rest.
+            clients: 1,
+            ..Census::default()
+        };
+        assert_eq!(left, nothing);
+        self.core.with(|state, _| state.lose_messages());
+        assert_eq!(self.core.census().counted_bytes, 0);
+        assert_eq!(self.core.census().stored_bytes, 0);
+    }
+
+    /// Consumes all that there is, as a consumer would that comes next.
+    fn consume(&self) {
+        self.core.with(|state, now| {
+            for group in GROUPS {
+                let role = Role::Consumer {
+                    kind: rocketmq_proto::v2::ClientType::SimpleConsumer,
+                    group: group.to_owned(),
+                    subscriptions: Vec::new(),
+                };
+                state.register(now, "last", role, true).unwrap();
+                // Dead letters of the first are messages of the last.
+                for topic in TOPICS.into_iter().chain(["%DLQ%g"]) {
+                    let ask = Ask {
+                        client: "last".to_owned(),
+                        group: group.to_owned(),
+                        topic: topic.to_owned(),
+                        batch: 32,
+                        invisible: Some(BOUND),
+                        remaining: Some(BOUND),
+                        ..Ask::default()
+                    };
+                    let poll = state.open_poll(ask).unwrap();
+                    loop {
+                        let delivered = state.receive(now, &poll);
+                        for one in &delivered {
+                            state.ack(now, topic, group, &one.handle).unwrap();
+                        }
+                        if delivered.is_empty() {
+                            break;
+                        }
+                    }
+                    assert_eq!(state.lag(now, topic, group), 0, "{topic} of {group}");
+                }
+            }
+            state.stream_ended(now, "last");
+        });
+    }
+}
+
+/// One broker lives through all cases, each a row of bytes that calls are made of.
+fn run_cases(cases: u32, case: impl Fn(&[u8])) {
+    let config = Config {
+        cases,
+        failure_persistence: None,
+        // A smaller case alone shows nothing.
+        max_shrink_iters: 0,
+        ..Config::default()
+    };
+    let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let bytes = proptest::collection::vec(any::<u8>(), 0..120);
+    let run = TestRunner::new_with_rng(config, rng).run(&bytes, |bytes| {
+        case(&bytes);
+        Ok(())
+    });
+    run.unwrap();
+}
+
+fn runtime() -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_time().start_paused(true).build().unwrap()
 }
 
 #[test]
-fn no_request_makes_the_service_panic_hang_or_grow() {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
+fn no_call_makes_the_service_panic_or_hang_and_nothing_of_it_stays() {
+    let runtime = runtime();
     let _entered = runtime.enter();
-    let core = core();
-    let requests = (
-        proptest::sample::select(&METHODS[..]),
-        proptest::collection::vec(fields(), 0..6),
-        proptest::option::weighted(0.2, (any::<prop::sample::Index>(), any::<u8>())),
-        proptest::bool::weighted(0.05),
-    );
-    let mut runner = TestRunner::new(Config {
-        cases: CASES,
-        failure_persistence: None,
-        ..Config::default()
-    });
-    let checked = runner.run(&requests, |(method, fields, mutation, raw)| {
-        let message = fields.concat();
-        let mut body = if raw { message.into() } else { frame(&message) };
-        if let (Some((index, value)), false) = (mutation, body.is_empty()) {
-            let mut bytes = body.to_vec();
-            *index.get_mut(&mut bytes) = value;
-            body = bytes.into();
+    let world = RefCell::new(World::new());
+    let core = Arc::clone(&world.borrow().core);
+    runtime.spawn(async move { core.drive().await });
+    let cases = Cell::new(0_u32);
+    run_cases(CASES, |bytes| {
+        let mut world = world.borrow_mut();
+        runtime.block_on(world.suffer(bytes));
+        cases.set(cases.get() + 1);
+        if cases.get().is_multiple_of(CASES_BETWEEN_ENDS) {
+            runtime.block_on(world.end());
         }
-        let call = tokio::time::timeout(NEVER, call(&core, method, body));
-        let ended = runtime.block_on(call);
-        prop_assert!(ended.is_ok(), "{} hangs", method);
-        let stored = core.with(|state, _| state.stored_bytes());
-        prop_assert!(stored <= MAX_STORED_BYTES);
-        Ok(())
     });
-    checked.unwrap();
+    let world = world.borrow();
+    let seen = lock(&world.seen);
+    let done = [
+        seen.sent,
+        seen.received,
+        seen.acked,
+        seen.registered,
+        seen.changed,
+        seen.ended,
+        seen.recalled,
+        seen.buried,
+    ];
+    let least = done.into_iter().min();
+    assert!(least > Some(20), "nearly everything was refused: {done:?}");
+}
+
+#[test]
+fn no_bytes_on_a_connection_make_it_panic_or_hang_and_nothing_of_them_stays() {
+    let runtime = runtime();
+    let _entered = runtime.enter();
+    let wires = RefCell::new(Wires::new());
+    let cases = Cell::new(0_u32);
+    run_cases(CONNECTIONS, |bytes| {
+        let mut wires = wires.borrow_mut();
+        runtime.block_on(wires.suffer(bytes));
+        cases.set(cases.get() + 1);
+        if cases.get().is_multiple_of(CASES_BETWEEN_ENDS) {
+            runtime.block_on(wires.end());
+        }
+    });
 }

@@ -119,6 +119,11 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.all.len()
+    }
+
     pub(crate) fn name(&self, id: &str) -> Option<Arc<str>> {
         self.all.get(id).map(|client| Arc::clone(&client.name))
     }

@@ -1,5 +1,7 @@
 //! What tests may see of the state.
 
+#[cfg(test)]
+mod census;
 mod queues;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -12,6 +14,8 @@ use crate::state::{
     group::dead_letter_topic, log::Log, message::Stored,
 };
 
+#[cfg(test)]
+pub(crate) use self::census::Census;
 pub use self::queues::{DelayedMessage, QueueLag, QueueOffsets};
 
 /// A message as it lies in a queue.

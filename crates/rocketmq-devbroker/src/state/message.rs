@@ -88,7 +88,11 @@ impl Draft {
     /// Bytes that the message holds in memory, near enough for a limit.
     pub(crate) fn size(&self) -> usize {
         let properties: usize = self.properties.iter().map(|(k, v)| k.len() + v.len()).sum();
-        self.body.len() + properties + OVERHEAD_BYTES
+        let keys: usize = self.keys.iter().map(String::len).sum();
+        // Those that have no limit of their own.
+        let trace_context = self.trace_context.as_ref().map_or(0, String::len);
+        let texts = self.id.len() + self.born_host.len() + trace_context;
+        self.body.len() + properties + keys + texts + OVERHEAD_BYTES
     }
 
     pub(crate) fn check(&self, limits: &Limits, now: Timestamp) -> Result<(), Refusal> {
@@ -99,7 +103,7 @@ impl Draft {
 /// The property in which the real server keeps the message group.
 pub(crate) const MESSAGE_GROUP: &str = "__SHARDINGKEY";
 
-/// What a message costs besides its body and properties.
+/// What a message costs besides its body and its longer texts.
 const OVERHEAD_BYTES: usize = 512;
 
 impl Stored {

@@ -123,9 +123,10 @@ impl State {
         let Some(topic) = self.topics.get_mut(draft.topic.as_str()) else {
             return 0;
         };
-        self.stored_bytes += draft.size();
         let queue = topic.choose_queue(&draft);
         let stored = topic.append(draft, queue, now, dead_letter_of);
+        // Not before: some of a draft is not stored.
+        self.stored_bytes += stored.draft.size();
         let name = Arc::clone(&topic.name);
         self.journal.set(
             || Key::Message(Arc::clone(&name), stored.place()),

@@ -52,6 +52,11 @@ impl Timers {
         self.events.remove(&key);
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.events.len()
+    }
+
     /// When the next event is due.
     pub(crate) fn next(&self) -> Option<Timestamp> {
         self.events.first_key_value().map(|(key, _)| key.0)

@@ -141,6 +141,18 @@ impl Transactions {
         self.halves.values().filter(|half| half.is_pending())
     }
 
+    /// Of half messages, and the names that they are found by.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        let named: usize = self.named.values().map(Vec::len).sum();
+        self.halves.len().max(named)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        self.halves.values().map(|half| half.draft.size()).sum()
+    }
+
     /// Forgets what the proxy knew: a transaction can be ended after its next check only.
     pub(crate) fn forget_tickets(&mut self) {
         for half in self.halves.values_mut() {

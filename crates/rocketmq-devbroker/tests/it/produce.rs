@@ -131,6 +131,8 @@ async fn a_language_that_the_server_cannot_read_is_an_internal_error() {
         .insert("x-mq-language", "KLINGON".parse().unwrap());
     let status = client.consume("t", "g").await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Internal);
+    // Its stream has ended, and the client with it.
+    crate::eventually(|| broker.connected_clients().is_empty()).await;
 }
 
 #[tokio::test(start_paused = true)]

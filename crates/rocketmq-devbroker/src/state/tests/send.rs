@@ -295,6 +295,30 @@ fn a_full_store_refuses_until_something_is_consumed() {
 }
 
 #[test]
+fn what_is_counted_as_stored_is_what_is_stored() {
+    let limits = Limits {
+        retained_messages: 0,
+        ..Limits::default()
+    };
+    let mut bench = Bench::with(GroupConfig::new(), TopicType::Normal, limits);
+    bench.receive("a");
+    for round in 0..3 {
+        // Neither the property nor the blanks are stored.
+        let dropped = Draft {
+            keys: vec!["a  b".to_owned()],
+            properties: [("without-value".to_owned(), String::new())].into(),
+            ..draft("t", &format!("m{round}"))
+        };
+        bench.send(dropped).unwrap();
+        let held = bench.receive("a");
+        held.iter().for_each(|d| bench.ack(&d.handle).unwrap());
+    }
+    bench.state.make_room(&[]).unwrap();
+    let census = bench.state.census(bench.now);
+    assert_eq!(census.stored_bytes, census.counted_bytes);
+}
+
+#[test]
 fn a_send_that_only_seems_to_fail_is_stored() {
     let mut bench = Bench::new();
     let faults = &mut bench.state.faults;
