@@ -157,7 +157,8 @@ impl Client {
     /// });
     ///
     /// let message = Message::new("payments", "paid").key("order-7");
-    /// let done = client.publisher().transaction(message, async |_receipt| {
+    /// let publisher = client.publisher();
+    /// let done = publisher.transaction(message, async |_receipt| {
     ///     match pay("order-7").await {
     ///         Ok(true) => Resolution::Commit,
     ///         Ok(false) => Resolution::Rollback,
