@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    hash::{DefaultHasher, Hasher as _},
     sync::{Mutex, PoisonError},
 };
 
@@ -10,6 +11,10 @@ use kratos_broker::{Error, ErrorKind, Result, driver::GroupSpec};
 /// Of the subscription's group, and of the instance's id, in the name of the instance's group: the
 /// server takes 127 bytes, the name of its dead-letter topic included.
 const PART_BYTES_MAX: usize = 45;
+
+/// Of a part that does not fit as it is, before the hash that keeps it apart from others: names of
+/// pods differ at their ends.
+const PART_CUT: usize = PART_BYTES_MAX - 9;
 
 /// Where groups of instances are made.
 #[derive(Clone, Debug)]
@@ -38,11 +43,6 @@ static NAMES: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 /// `<group>-bc-<instance>-<number>`. An instance with an id of its own gets the same names after a
 /// restart, and so takes over what a crash has left.
 fn name(group: &str, instance: &str) -> String {
-    let part = |text: &str| -> String {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
-        let chars = text.chars().map(|c| if allowed(c) { c } else { '_' });
-        chars.take(PART_BYTES_MAX).collect()
-    };
     let first = format!("{}-bc-{}", part(group), part(instance));
     let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
     let mut number = 0;
@@ -53,6 +53,20 @@ fn name(group: &str, instance: &str) -> String {
         }
         number += 1;
     }
+}
+
+/// A text that the server takes in a name. Two texts never become one: instances with one group
+/// would share its messages instead of getting all of them.
+fn part(text: &str) -> String {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+    if text.len() <= PART_BYTES_MAX && text.chars().all(allowed) {
+        return text.to_owned();
+    }
+    let chars = text.chars().map(|c| if allowed(c) { c } else { '_' });
+    let start: String = chars.take(PART_CUT).collect();
+    let mut hasher = DefaultHasher::new();
+    hasher.write(text.as_bytes());
+    format!("{start}-{:08x}", hasher.finish() & 0xffff_ffff)
 }
 
 fn release(name: &str) {
@@ -177,7 +191,16 @@ mod tests {
         let (a, b) = (super::name("cache", "pod.7"), super::name("cache", "pod.7"));
         assert!(a.starts_with("cache-bc-pod_7-"), "{a}");
         assert_ne!(a, b);
+        assert_eq!(super::name("cache", "pod-7"), "cache-bc-pod-7-0");
         let long = super::name(&"g".repeat(200), &"i".repeat(200));
         assert!(long.len() + "%DLQ%".len() <= 127, "{long}");
+    }
+    #[test]
+    fn instances_whose_ids_differ_anywhere_have_groups_of_their_own() {
+        let pod = "analytics-of-a-long-deployment-name-7d9f8b6c5d";
+        let of = |id: &str| super::part(id);
+        assert_ne!(of(&format!("{pod}-x2x4z")), of(&format!("{pod}-q8k7m")));
+        assert_ne!(of("pod.7"), of("pod_7"));
+        assert_eq!(of("pod.7"), of("pod.7"), "after a restart, too");
     }
 }
