@@ -17,7 +17,10 @@ use rocketmq_proto::v2 as pb;
 pub use self::view::MessageView;
 pub(crate) use self::{
     body::decode,
-    validate::{body_size as validate_body_size, name as validate_name},
+    validate::{
+        body_size as validate_body_size, delayed_size as validate_delayed_size,
+        name as validate_name,
+    },
     wire::Packer,
 };
 use crate::Error;
@@ -115,6 +118,11 @@ impl Message {
     /// A time that is over means at once. How far ahead it may be is a setting of the server: 24 h
     /// unless it was told otherwise.
     ///
+    /// Its body, as it is sent, has to be some bytes shorter than others may be: with topic, tag, keys
+    /// and properties, and 1 KiB on top, it must not exceed the greatest body of the server (4 MiB
+    /// unless it was told otherwise). Apache RocketMQ confirms what is larger and never delivers it;
+    /// so [`Producer::send`](crate::Producer::send) refuses it, before anything is sent.
+    ///
     /// ```
     /// use std::time::{Duration, SystemTime};
     /// use rocketmq_grpc::Message;
@@ -128,7 +136,8 @@ impl Message {
         self
     }
 
-    /// The same for a time from now: from this call on, not from that to `send`.
+    /// The same for a time from now: from this call on, not from that to `send`. The size is limited
+    /// as for [`deliver_at`](Message::deliver_at).
     ///
     /// ```
     /// use std::time::{Duration, SystemTime};

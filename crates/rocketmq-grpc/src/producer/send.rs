@@ -11,7 +11,7 @@ use super::{Inner, queue};
 use crate::{
     Endpoints, Error, Message, convert,
     error::At,
-    message::{Packer, validate_body_size},
+    message::{Packer, validate_body_size, validate_delayed_size},
     route::{Broker, Route},
     rpc::{Subject, check},
 };
@@ -43,6 +43,11 @@ impl Inner {
         let packer = self.packer(&message.topic, message_type, self.compress_above);
         let packed = packer.pack(message).await?;
         self.check_size(&message.topic, packed.body.len())?;
+        if message_type == pb::MessageType::Delay {
+            let bytes_max = self.instance.settings.borrow().max_body_size;
+            let stored = packer.stored_size(message, packed.body.len());
+            validate_delayed_size(&message.topic, stored, bytes_max)?;
+        }
         Ok(Parcel {
             topic: message.topic.clone(),
             message_type,
@@ -61,7 +66,7 @@ impl Inner {
         let mut stored_bytes = 0;
         for message in messages {
             self.check_size(topic, message.body.len())?;
-            stored_bytes += packer.stored_size(message);
+            stored_bytes += packer.stored_size(message, message.body.len());
             packed.push(packer.pack(message).await?);
         }
         let bytes_max = self.instance.settings.borrow().max_body_size;

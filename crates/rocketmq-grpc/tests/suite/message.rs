@@ -255,20 +255,50 @@ async fn a_body_beyond_4_mib_is_refused() {
     too_large(Kind::Normal, |it| it).await;
 }
 
-/// NormalMessageSizeTest.testDelayMsgSize4M, which sends only: the broker's timer (5.5.0) reads
-/// records of at most 4 MiB and 100 bytes, headers included, and loses what is larger.
+/// NormalMessageSizeTest.testDelayMsgSize4M, which sends only. The timer of the real server (5.5.0)
+/// reads records of at most 4 MiB and 100 bytes, headers included, and loses what is larger.
 #[tokio::test]
-async fn a_delayed_body_of_4_mib_is_taken() {
+async fn a_delayed_body_of_4_mib_is_refused_because_it_would_be_lost() {
     let (site, topic, _) = Site::with(Kind::Delay, Group::PLAIN).await;
     let message = delayed(body(vec![b'x'; BODY_MAX]).of(&topic));
-    site.producer(&topic).await.send(message).await.unwrap();
+    let producer = site.producer(&topic).await;
+    let error = producer.send(message).await.unwrap_err();
+    assert!(error.is_invalid() && !error.is_retryable(), "{error}");
+    assert!(!error.may_be_stored(), "{error}");
+    assert!(error.to_string().contains("never deliver"), "{error}");
 }
 
-/// The same with room for the headers.
+/// The largest that is not refused, with `texts` bytes of tag, keys and properties.
+async fn largest_delayed_comes(parts: Parts, texts: usize) {
+    let (site, topic, group) = Site::with(Kind::Delay, Group::PLAIN).await;
+    let consumer = site.simple(&topic, &group).await;
+    let producer = site.producer(&topic).await;
+    let mut size = BODY_MAX - (1 << 10) - texts;
+    let sent = loop {
+        let message = parts.of(&topic).with_body(vec![b'x'; size]);
+        match producer.send(delayed(message)).await {
+            Ok(sent) => break sent,
+            Err(error) => assert!(error.is_invalid(), "{error}"),
+        }
+        size -= 1;
+    };
+    let got = take_one(&consumer).await;
+    assert_eq!((got.id, got.body.len()), (sent.message_id, size));
+}
+
 #[tokio::test]
-async fn a_delayed_body_of_almost_4_mib_comes() {
-    let almost = body(vec![b'x'; BODY_MAX - (1 << 10)]);
-    almost.comes(Kind::Delay, delayed).await;
+async fn the_largest_delayed_body_comes() {
+    largest_delayed_comes(plain(), 0).await;
+}
+
+#[tokio::test]
+async fn the_largest_delayed_body_with_16_kib_of_properties_comes() {
+    largest_delayed_comes(key_and_tag(PROPERTIES_MAX), PROPERTIES_MAX).await;
+}
+
+#[tokio::test]
+async fn the_largest_delayed_body_with_128_properties_comes() {
+    largest_delayed_comes(properties(128), 128 * 4).await;
 }
 
 /// NormalMessageSizeTest.testDelayMsgSize4MAdd1
