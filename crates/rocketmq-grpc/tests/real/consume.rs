@@ -297,3 +297,27 @@ async fn extended_messages_of_one_batch_are_settled_for_good() {
     dead_ids.sort();
     assert!(buried.iter().map(|it| &it.id).eq(&dead_ids), "{buried:?}");
 }
+
+#[tokio::test]
+async fn the_largest_message_comes_again_and_can_be_a_dead_letter() {
+    let place = Place::new(":backoff=1s");
+    let consumer = place.consumer(LEASE).await;
+    let producer = place.producer().await;
+    let message = Message::new(&place.topic, vec![b'x'; 4 << 20]);
+    let message = message.property("p", "v".repeat((16 << 10) - 1));
+    producer.send(message.clone()).await.unwrap();
+    let lease = place.receive_one(&consumer, SOON).await;
+    consumer.hand_back(lease).await.unwrap();
+    let lease = place.receive_one(&consumer, SOON).await;
+    assert_eq!(lease.message().attempt, 2);
+    let soon = Duration::from_secs(2);
+    consumer.retry_after(lease, soon).await.unwrap();
+    let lease = place.receive_one(&consumer, SOON).await;
+    assert_eq!(lease.message().attempt, 3);
+    assert_eq!(lease.message().body.len(), 4 << 20);
+    consumer.dead_letter(lease).await.unwrap();
+    let dead = place.dead_letters().await;
+    assert_eq!(dead.len(), 1);
+    assert_eq!((&*dead[0].id, dead[0].body.len()), (message.id(), 4 << 20));
+    consumer.close(in_seconds(5)).await.unwrap();
+}
