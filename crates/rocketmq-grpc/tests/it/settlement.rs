@@ -209,6 +209,22 @@ async fn an_extension_that_nobody_waited_for_does_not_lose_the_handle() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_ack_is_in_doubt_when_an_extension_may_have_worked_before_it_was_refused() {
+    let fake = Fake::start();
+    let consumer = fake.consumer().await;
+    let mut lease = one(&fake, &consumer).await;
+    let refused = pb::ChangeInvisibleDurationResponse {
+        status: status(Code::Forbidden),
+        receipt_handle: String::new(),
+    };
+    fake.state().changes = [Err(Status::unavailable("lost")), Ok(refused)].into();
+    let extended = consumer.extend(&mut lease, Duration::from_secs(20)).await;
+    assert!(!extended.unwrap_err().is_retryable());
+    let error = consumer.ack(lease).await.unwrap_err();
+    assert!(error.to_string().contains("delivered again"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_extension_that_came_too_late_says_so() {
     let fake = Fake::start();
     let consumer = fake.consumer().await;

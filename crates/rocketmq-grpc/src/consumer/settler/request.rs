@@ -164,7 +164,8 @@ impl Settler {
             connection: it.connection,
         };
         let mut delay = RETRY_FIRST;
-        let mut doubtful = it.hold.doubtful;
+        // An earlier try may have worked: its answer was lost.
+        let mut maybe_done = None;
         loop {
             let asked_at = Instant::now();
             let changed = self
@@ -188,15 +189,17 @@ impl Settler {
                     return Ok(Hold {
                         handle,
                         deadline: asked_at + it.by,
-                        doubtful,
+                        doubtful: it.hold.doubtful || maybe_done.is_some(),
                     });
                 }
                 Err(error) => error,
             };
             self.instance.react(rpc.connection.endpoints(), &error);
-            doubtful |= error.may_be_stored();
             if !error.is_retryable() || Instant::now() + delay >= it.hold.deadline {
-                return Err(error);
+                return Err(error.after_maybe_stored(maybe_done));
+            }
+            if error.may_be_stored() {
+                maybe_done = Some(error);
             }
             tokio::time::sleep(jitter(delay)).await;
             delay = (delay * 2).min(RETRY_MAX);
