@@ -16,6 +16,8 @@ use crate::{
 };
 
 const FILE: &str = "broker.redb";
+/// The file while it is made.
+const NEW_FILE: &str = "broker.redb.new";
 const ABOUT: TableDefinition<'_, &str, u64> = TableDefinition::new("about");
 const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
 
@@ -46,22 +48,14 @@ impl Disk {
     pub(super) fn open(folder: &Path) -> Result<(Self, u32), Error> {
         let unusable = |e| failed(folder, "it cannot be used", Some(e));
         fs::create_dir_all(folder).map_err(|e| unusable(Box::new(e)))?;
-        let database = builder().create(folder.join(FILE)).map_err(|e| match e {
-            DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => {
-                let reason = "another broker uses it: stop that one, or choose another folder";
-                failed(folder, reason, Some(Box::new(e)))
-            }
-            DatabaseError::UpgradeRequired(_) => version(folder, &e.to_string()),
-            DatabaseError::Storage(redb::StorageError::Corrupted(reason)) => {
-                corrupt(folder, reason)
-            }
-            DatabaseError::Storage(redb::StorageError::Io(e))
-                if e.kind() == std::io::ErrorKind::InvalidData =>
-            {
-                corrupt(folder, e.to_string())
-            }
-            e => unusable(Box::new(e)),
-        })?;
+        let file = folder.join(FILE);
+        if !file.exists() {
+            create(folder, &file)?;
+        }
+        // All of it is read now anyway: redb may panic at a damaged page that nobody looked at.
+        let mut builder = builder();
+        builder.set_check_integrity_on_open(true);
+        let database = builder.open(file).map_err(|e| refused(folder, e))?;
         let (format, starts) = begin(&database).map_err(unusable)?;
         if format != FORMAT {
             return Err(version(folder, &format!("format {format}")));
@@ -116,6 +110,63 @@ impl Disk {
         write(&database, changes)?;
         self.database = Some(database);
         Ok(())
+    }
+}
+
+/// Makes an empty file. Under another name first: of one that is not complete redb says that it is
+/// damaged, so a broker that was killed meanwhile could not be started again.
+fn create(folder: &Path, file: &Path) -> Result<(), Error> {
+    let new = folder.join(NEW_FILE);
+    let made = builder().create(&new).or_else(|e| match refusal(&e) {
+        // What such a broker has left: nothing was confirmed yet.
+        Refusal::Damaged(_) => {
+            fs::remove_file(&new).map_err(redb::StorageError::from)?;
+            builder().create(&new)
+        }
+        _ => Err(e),
+    });
+    drop(made.map_err(|e| refused(folder, e))?);
+    let moved = fs::rename(&new, file).and_then(|()| fs::File::open(folder)?.sync_all());
+    match moved {
+        // Another broker that was started at the same time was faster.
+        Err(_) if file.exists() && !new.exists() => Ok(()),
+        moved => moved.map_err(|e| failed(folder, "it cannot be used", Some(Box::new(e)))),
+    }
+}
+
+/// Why redb does not open a file.
+enum Refusal {
+    InUse,
+    Version,
+    Damaged(String),
+    Other,
+}
+
+fn refusal(error: &DatabaseError) -> Refusal {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen | DatabaseError::LockProtocolMismatch => Refusal::InUse,
+        DatabaseError::UpgradeRequired(_) => Refusal::Version,
+        DatabaseError::Storage(redb::StorageError::Corrupted(reason)) => {
+            Refusal::Damaged(reason.clone())
+        }
+        DatabaseError::Storage(redb::StorageError::Io(e))
+            if e.kind() == std::io::ErrorKind::InvalidData =>
+        {
+            Refusal::Damaged(e.to_string())
+        }
+        _ => Refusal::Other,
+    }
+}
+
+fn refused(folder: &Path, error: DatabaseError) -> Error {
+    match refusal(&error) {
+        Refusal::InUse => {
+            let reason = "another broker uses it: stop that one, or choose another folder";
+            failed(folder, reason, Some(Box::new(error)))
+        }
+        Refusal::Version => version(folder, &error.to_string()),
+        Refusal::Damaged(reason) => corrupt(folder, reason),
+        Refusal::Other => failed(folder, "it cannot be used", Some(Box::new(error))),
     }
 }
 

@@ -4,6 +4,8 @@
 mod binary;
 mod client;
 mod consume;
+#[cfg(feature = "persist")]
+mod damage;
 mod faults;
 mod injected;
 mod inspect;
