@@ -344,7 +344,7 @@ mod tests {
     fn unknown_topics_and_groups_come_with_the_command_that_creates_them() {
         let topic = of(Code::TopicNotFound).to_string();
         assert!(
-            topic.contains("mqadmin updateTopic -n <namesrv> -c <cluster> -t t "),
+            topic.contains("rocketmq-admin topic create t:NORMAL "),
             "{topic}"
         );
         let status = tonic::Status::invalid_argument("group not found: g");
@@ -356,11 +356,7 @@ mod tests {
             },
         );
         assert!(group.is_unknown_group() && !group.is_retryable());
-        assert!(
-            group
-                .to_string()
-                .contains("updateSubGroup -n <namesrv> -c <cluster> -g g")
-        );
+        assert!(group.to_string().contains("rocketmq-admin group create g "));
     }
 
     #[test]

@@ -56,7 +56,7 @@ async fn an_unknown_topic_says_how_to_create_it() {
     let server = Server::new(site.client.clone()).subscribe("ordres", GROUP, ignore);
     let app = App::new().resource(site.client.clone()).server(server);
     let (error, took) = start_error(app).await;
-    assert_says(&error, &["ordres", "updateTopic", "message.type=NORMAL"]);
+    assert_says(&error, &["topic create ordres:NORMAL"]);
     assert!(
         took < Duration::from_secs(2),
         "it does not pass by itself: {took:?}"
@@ -68,7 +68,7 @@ async fn an_unknown_topic_to_publish_to_is_found_at_start() {
     let site = Site::new();
     let client = Client::of(site.broker.clone()).publishes(["ordres"]);
     let (error, _) = start_error(App::new().resource(client)).await;
-    assert_says(&error, &["ordres", "updateTopic"]);
+    assert_says(&error, &["topic create ordres:NORMAL"]);
 }
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn an_unknown_group_says_how_to_create_it() {
     let server = Server::new(site.client.clone()).subscribe(TOPIC, "biling", ignore);
     let app = App::new().resource(site.client.clone()).server(server);
     let (error, took) = start_error(app).await;
-    assert_says(&error, &["biling", "updateSubGroup"]);
+    assert_says(&error, &["group create biling "]);
     assert!(
         took < Duration::from_secs(2),
         "it does not pass by itself: {took:?}"
@@ -100,7 +100,7 @@ async fn a_topic_of_the_wrong_type_says_which_it_should_be() {
     assert!(error.is_wrong_topic_type());
     assert_says(
         &error.to_string(),
-        &["steps", "takes no NORMAL", "updateTopic"],
+        &["takes no NORMAL", "topic create steps:"],
     );
 }
 

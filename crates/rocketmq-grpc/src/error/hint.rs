@@ -9,19 +9,18 @@ impl Error {
         let group = group.as_deref().unwrap_or("<group>");
         if self.is_unknown_topic() {
             return Some(format!(
-                "create it: mqadmin updateTopic -n <namesrv> -c <cluster> -t {topic} \
-                 -a +message.type=NORMAL"
+                "create it: rocketmq-admin topic create {topic}:NORMAL --namesrv <namesrv>"
             ));
         }
         if self.is_unknown_group() {
             return Some(format!(
-                "create it: mqadmin updateSubGroup -n <namesrv> -c <cluster> -g {group}"
+                "create it: rocketmq-admin group create {group} --namesrv <namesrv>"
             ));
         }
         if self.is_wrong_topic_type() {
             return Some(format!(
-                "send another type of message, or create a topic of this type: mqadmin updateTopic \
-                 -n <namesrv> -c <cluster> -t {topic} -a +message.type=<NORMAL|FIFO|DELAY|TRANSACTION>"
+                "send another type of message, or create a topic of this type: rocketmq-admin topic \
+                 create {topic}:<NORMAL|FIFO|DELAY|TRANSACTION|PRIORITY|LITE> --namesrv <namesrv>"
             ));
         }
         if self.is_unauthorized() {

@@ -120,7 +120,9 @@ async fn unknown_topics_and_groups_are_typed_errors_with_a_remedy() {
         "{error:?}"
     );
     assert!(
-        error.to_string().contains(&format!("-t {missing} ")),
+        error
+            .to_string()
+            .contains(&format!("topic create {missing}:")),
         "{error}"
     );
 
@@ -132,9 +134,11 @@ async fn unknown_topics_and_groups_are_typed_errors_with_a_remedy() {
         error.is_unknown_group() && !error.is_retryable(),
         "{error:?}"
     );
-    assert!(error.to_string().contains(&format!(
-        "updateSubGroup -n <namesrv> -c <cluster> -g {missing}"
-    )));
+    assert!(
+        error
+            .to_string()
+            .contains(&format!("group create {missing} "))
+    );
     let config = ConsumerConfig::new(&place.group).subscribe(&missing, Filter::all());
     assert!(
         place
