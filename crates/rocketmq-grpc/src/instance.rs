@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use rocketmq_proto::v2 as pb;
 use tokio::{
     sync::{mpsc, watch},
@@ -193,13 +193,22 @@ impl Instance {
         }
     }
 
-    /// Returns when the session with a server is up, at the latest after the request timeout.
-    pub(crate) async fn until_ready(&self, endpoints: &Endpoints) {
-        if let Some(session) = self.session(endpoints) {
-            let ready = session.ready_or_refused();
-            // Whether it is back is for the next request to find out.
-            let _ = tokio::time::timeout(self.request_timeout(), ready).await;
-        }
+    /// Returns when the session with one of the servers is up, at the latest after the request
+    /// timeout, and which is to be asked now: from `first` on the first that is up.
+    pub(crate) async fn until_ready(&self, servers: &[&Endpoints], first: usize) -> usize {
+        let sessions = || servers.iter().map(|it| self.session(it));
+        let mut waits: FuturesUnordered<_> = sessions()
+            .flatten()
+            .map(|it| async move { it.ready_or_refused().await })
+            .collect();
+        let one_is_up = async { while let Some(Err(_)) = waits.next().await {} };
+        // Whether it is back is for the next request to find out.
+        let _ = tokio::time::timeout(self.request_timeout(), one_is_up).await;
+        let up: Vec<_> = sessions()
+            .map(|it| it.is_some_and(|it| it.is_ready()))
+            .collect();
+        let mut in_turn = (first..up.len()).chain(0..first);
+        in_turn.find(|at| up[*at]).unwrap_or(first)
     }
 
     pub(crate) fn session(&self, endpoints: &Endpoints) -> Option<Arc<Session>> {

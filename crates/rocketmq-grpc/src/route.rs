@@ -60,9 +60,9 @@ impl Route {
         )
     }
 
-    /// Brokers to which the topic is sent.
-    pub(crate) fn writable(&self) -> Vec<&Broker> {
-        unique(self.writable_queues())
+    /// Where the topic is sent to, each of the servers once.
+    pub(crate) fn writable(&self) -> Vec<&Endpoints> {
+        unique(self.writable_queues().map(|it| &it.endpoints))
     }
 
     /// The broker of each queue that takes messages, in the order of the route.
@@ -152,7 +152,8 @@ mod tests {
             brokers.into_iter().map(|it| it.name.clone()).collect()
         };
         assert_eq!(names(route.readable()), ["a", "b"]);
-        assert_eq!(names(route.writable()), ["a"]);
+        let writable = route.writable();
+        assert_eq!(writable, [&"a:1".parse::<Endpoints>().unwrap()]);
         assert_eq!(route.endpoints().len(), 4);
         assert!(route.accepts(MessageType::Normal) && !route.accepts(MessageType::Fifo));
     }

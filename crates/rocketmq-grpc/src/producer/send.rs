@@ -12,7 +12,7 @@ use crate::{
     Endpoints, Error, Message, convert,
     error::At,
     message::{Packer, validate_body_size, validate_delayed_size},
-    route::{Broker, Route},
+    route::Route,
     rpc::{Subject, check},
 };
 
@@ -127,12 +127,13 @@ impl Inner {
     }
 
     async fn attempts(&self, parcel: &mut Parcel, route: &Route) -> Result<Stored, Error> {
-        let brokers = self.candidates(parcel, route)?;
+        let servers = self.candidates(parcel, route)?;
         let mut maybe_stored = None;
+        let mut reached = false;
+        let mut next = 0;
         let mut attempt = 1;
         loop {
-            let at = usize::try_from(attempt - 1).unwrap_or(0) % brokers.len();
-            let endpoints = &brokers[at].endpoints;
+            let endpoints = servers[next];
             let error = match self.attempt(parcel, endpoints).await {
                 Ok(stored) => return Ok(stored),
                 Err(error) => error,
@@ -150,13 +151,17 @@ impl Inner {
             if !error.is_retryable() || attempt >= self.attempts_max {
                 return Err(error.after_maybe_stored(maybe_stored));
             }
-            // Another broker can be asked at once, the same one needs a moment.
-            let all_asked = at + 1 == brokers.len();
-            if error.is_throttled() || all_asked {
+            next = (next + 1) % servers.len();
+            reached |= !error.is_disconnected();
+            // Another server can be asked at once, the same one needs a moment. If none of them was
+            // there, the last attempt is not wasted on the same moment.
+            let all_asked = next == 0;
+            let none_is_there = !reached && (all_asked || attempt + 1 == self.attempts_max);
+            if error.is_throttled() || all_asked || none_is_there {
                 tokio::time::sleep(self.delay(attempt)).await;
             }
-            if error.is_disconnected() && all_asked {
-                self.instance.until_ready(endpoints).await;
+            if none_is_there || (all_asked && error.is_disconnected()) {
+                next = self.instance.until_ready(&servers, next).await;
             }
             if error.may_be_stored() {
                 maybe_stored = Some(error);
@@ -222,23 +227,29 @@ impl Inner {
         })
     }
 
-    /// Brokers in the order in which they are tried: those that work first, beginning with the next
-    /// one in turn. Of a message group it is always the same one: another would break its order.
-    fn candidates<'a>(&self, parcel: &Parcel, route: &'a Route) -> Result<Vec<&'a Broker>, Error> {
+    /// Servers in the order in which they are tried: those that work first, beginning with that of
+    /// the next broker in turn. Of a message group it is always the same one: another would break its
+    /// order. A proxy before several brokers is one server.
+    fn candidates<'a>(
+        &self,
+        parcel: &Parcel,
+        route: &'a Route,
+    ) -> Result<Vec<&'a Endpoints>, Error> {
         let no_queue = || Error::no_queue(&parcel.topic, "writable");
         if let Some(group) = &parcel.group {
-            return Ok(vec![queue::of_group(route, group).ok_or_else(no_queue)?]);
+            let broker = queue::of_group(route, group).ok_or_else(no_queue)?;
+            return Ok(vec![&broker.endpoints]);
         }
-        let mut brokers = route.writable();
-        if brokers.is_empty() {
+        let mut servers = route.writable();
+        if servers.is_empty() {
             return Err(no_queue());
         }
-        let turn = self.next_broker.fetch_add(1, Ordering::Relaxed) % brokers.len();
-        brokers.rotate_left(turn);
-        if brokers.len() > 1 {
-            brokers.sort_by_key(|it| self.is_isolated(&it.endpoints));
+        let turn = self.next_broker.fetch_add(1, Ordering::Relaxed) % servers.len();
+        servers.rotate_left(turn);
+        if servers.len() > 1 {
+            servers.sort_by_key(|it| self.is_isolated(it));
         }
-        Ok(brokers)
+        Ok(servers)
     }
 
     fn is_isolated(&self, endpoints: &Endpoints) -> bool {

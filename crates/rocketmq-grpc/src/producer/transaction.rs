@@ -325,7 +325,7 @@ impl Ending<'_> {
             }
             tokio::time::sleep(delay).await;
             if error.is_disconnected() {
-                instance.until_ready(self.endpoints).await;
+                instance.until_ready(&[self.endpoints], 0).await;
             }
             attempt += 1;
         }

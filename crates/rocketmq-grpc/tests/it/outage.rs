@@ -52,10 +52,17 @@ async fn a_server_that_ends_every_session_is_asked_ever_more_rarely() {
     assert!((20..90).contains(&streams), "{streams} in two minutes");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_send_outlasts_a_restart_of_a_few_seconds() {
+/// All servers at these hosts go and come back; each has a broker of its own name.
+async fn a_send_outlasts_a_restart_of(hosts: &[&str]) {
     let fake = Fake::start();
-    fake.state().backoff_ms = Some(10);
+    let mut several = route(Code::Ok, hosts).unwrap();
+    for (n, queue) in several.message_queues.iter_mut().enumerate() {
+        queue.broker.as_mut().unwrap().name = format!("broker-{n}");
+    }
+    let mut state = fake.state();
+    state.backoff_ms = Some(10);
+    state.routes = [Ok(several)].into();
+    drop(state);
     let producer = producer(&fake).await;
     fake.link.refuse(true);
     fake.link.cut();
@@ -63,6 +70,22 @@ async fn a_send_outlasts_a_restart_of_a_few_seconds() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     fake.link.refuse(false);
     sending.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_send_outlasts_a_restart_of_a_few_seconds() {
+    a_send_outlasts_a_restart_of(&["fake"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_send_outlasts_a_restart_of_a_proxy_before_several_brokers() {
+    a_send_outlasts_a_restart_of(&["fake"; 3]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_send_outlasts_a_moment_in_which_no_broker_can_be_reached() {
+    a_send_outlasts_a_restart_of(&["a", "b"]).await;
+    a_send_outlasts_a_restart_of(&["a", "b", "c", "d"]).await;
 }
 
 #[tokio::test(start_paused = true)]
