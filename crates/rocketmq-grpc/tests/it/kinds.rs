@@ -111,7 +111,7 @@ async fn a_type_that_the_topic_does_not_take_is_not_sent_unless_the_server_says_
     );
     assert!(error.to_string().contains("DELAY"), "{error}");
     assert_eq!(fake.calls("send"), 0);
-    fake.push_publishing(1000, false);
+    fake.push_publishing(4 << 20, false);
     eventually("the settings", || {
         !producer.settings().validate_message_type
     })

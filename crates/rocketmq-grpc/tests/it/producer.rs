@@ -153,7 +153,7 @@ async fn an_unknown_topic_is_not_asked_for_again_by_every_message() {
             .await
             .unwrap_err();
         assert!(
-            error.is_unknown_topic() && error.to_string().contains("-t missing "),
+            error.is_unknown_topic() && error.to_string().contains("create missing:"),
             "{error}"
         );
     }
