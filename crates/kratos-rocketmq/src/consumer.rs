@@ -152,9 +152,10 @@ impl driver::Consumer for Consumer {
 
     fn how_to_raise_attempts(&self, attempts: u32) -> Option<String> {
         let (group, retries) = (&self.group, attempts.saturating_sub(1));
+        let orderly = orderly(self.inner.settings().fifo);
         Some(format!(
-            "raise the group's: mqadmin updateSubGroup -n <namesrv> -c <cluster> -g {group} \
-             -r {retries}"
+            "raise the group's: rocketmq-admin group create {group}{orderly}:retry={retries} \
+             --namesrv <namesrv>"
         ))
     }
 
@@ -235,8 +236,9 @@ impl driver::Consumer for Consumer {
 /// The group must be of the kind that the subscriptions want: everything else is done in the wrong
 /// order, or waits for what it need not.
 fn agree_on_order(group: &str, wanted: bool, is: bool) -> Result<()> {
-    let change = |orderly: bool| {
-        format!("mqadmin updateSubGroup -n <namesrv> -c <cluster> -g {group} -o {orderly}")
+    let change = |to: bool| {
+        let orderly = orderly(to);
+        format!("rocketmq-admin group create {group}{orderly} --namesrv <namesrv>")
     };
     let what = match (wanted, is) {
         (true, false) => format!(
@@ -250,6 +252,11 @@ fn agree_on_order(group: &str, wanted: bool, is: bool) -> Result<()> {
         _ => return Ok(()),
     };
     Err(Error::new(ErrorKind::Invalid, what))
+}
+
+/// In the admin command's description of a group.
+fn orderly(is: bool) -> &'static str {
+    if is { ":orderly" } else { "" }
 }
 
 /// A message, outside a consumer.

@@ -115,7 +115,7 @@ async fn a_group_that_consumes_in_order_is_refused_at_start() {
     let client = Client::of(broker);
     let server = Server::new(client.clone()).subscribe(TOPIC, GROUP, ignore);
     let (error, _) = start_error(App::new().resource(client).server(server)).await;
-    assert_says(&error, &[GROUP, "in order", "updateSubGroup"]);
+    assert_says(&error, &[GROUP, "in order", "group create billing "]);
 }
 
 #[tokio::test]
@@ -150,8 +150,7 @@ async fn more_attempts_than_the_group_has_are_refused_with_the_command_that_rais
             "topic orders, group billing",
             "5 attempts",
             "has 3",
-            "updateSubGroup",
-            "-g billing -r 4",
+            "group create billing:retry=4 ",
         ],
     );
     start(Policy::new().max_attempts(3)).await.unwrap();
