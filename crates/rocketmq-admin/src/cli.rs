@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, Parser, Subcommand};
 use rocketmq_admin::{Admin, Config, GroupSpec, Lag, Position, Result, TopicSpec};
 
+use tokio::time::Instant;
+
 use self::table::{Table, ago};
 
 /// Topics, groups and offsets of an Apache RocketMQ cluster.
@@ -25,7 +27,7 @@ pub(crate) struct Cli {
     #[arg(long, global = true)]
     cluster: Option<String>,
     /// Longest time for one request, such as 5s.
-    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration, global = true)]
+    #[arg(long, default_value = "5s", value_parser = some_time, global = true)]
     timeout: Duration,
     /// Prints nothing but errors.
     #[arg(long, short, global = true)]
@@ -71,7 +73,7 @@ enum TopicCommand {
         #[arg(required = true, value_name = "SPEC")]
         specs: Vec<TopicSpec>,
         /// Waits this long at most until the name servers know them, such as 10s.
-        #[arg(long, value_parser = humantime::parse_duration)]
+        #[arg(long, value_parser = duration)]
         wait: Option<Duration>,
     },
     /// Deletes topics with their messages; one that is not there is no error.
@@ -92,7 +94,7 @@ enum TopicCommand {
         #[arg(required = true)]
         names: Vec<String>,
         /// Longest time for all of them together.
-        #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+        #[arg(long, default_value = "30s", value_parser = duration)]
         within: Duration,
     },
 }
@@ -131,7 +133,7 @@ struct To {
     #[arg(long)]
     end: bool,
     /// At what was stored this long ago, such as 90s, 30m, 2h, 7d.
-    #[arg(long, value_parser = humantime::parse_duration)]
+    #[arg(long, value_parser = duration)]
     ago: Option<Duration>,
     /// At what was stored at this time, in milliseconds since 1970.
     #[arg(long)]
@@ -169,8 +171,9 @@ impl Cli {
                 Ok(())
             }
             Command::Cluster => {
+                let brokers = admin.cluster().await?;
                 table.head(&["CLUSTER", "BROKER", "ID", "ADDRESS", "VERSION"]);
-                for broker in admin.cluster().await? {
+                for broker in brokers {
                     for (id, address) in &broker.addresses {
                         let version = match (id, &broker.version) {
                             (0, Some(version)) => version.clone(),
@@ -208,8 +211,8 @@ impl TopicCommand {
                 }
             }
             Self::List { all } => {
-                table.head(&["TOPIC", "TYPE", "READ", "WRITE", "BROKERS"]);
                 let topics = admin.topics().await?.into_iter();
+                table.head(&["TOPIC", "TYPE", "READ", "WRITE", "BROKERS"]);
                 for it in topics.filter(|it| all || !(it.is_system() || it.is_of_group())) {
                     let kind = it.message_type().map_or("?", |it| it.as_str()).to_owned();
                     let (read, write) = (it.read_queues.to_string(), it.write_queues.to_string());
@@ -250,9 +253,9 @@ impl TopicCommand {
                 }
             }
             Self::Wait { names, within } => {
-                let by = SystemTime::now() + within;
+                let began = Instant::now();
                 for name in names {
-                    let left = by.duration_since(SystemTime::now()).unwrap_or_default();
+                    let left = within.saturating_sub(began.elapsed());
                     admin.wait_for_topic(&name, left).await?;
                     table.line(format_args!("topic {name}: known"));
                 }
@@ -278,8 +281,8 @@ impl GroupCommand {
                 }
             }
             Self::List { all } => {
-                table.head(&["GROUP", "ORDER", "RETRY", "BACK-OFF", "BROKERS"]);
                 let groups = admin.groups().await?.into_iter();
+                table.head(&["GROUP", "ORDER", "RETRY", "BACK-OFF", "BROKERS"]);
                 for it in groups.filter(|it| all || !it.is_system()) {
                     let order = if it.orderly { "orderly" } else { "" }.to_owned();
                     let (retry, backoff) = (it.retry_max_times.to_string(), it.backoff.to_string());
@@ -320,6 +323,18 @@ impl To {
         };
         // What no clock can say is before everything.
         at.map_or(Position::Start, Position::Time)
+    }
+}
+
+fn duration(text: &str) -> std::result::Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|e| format!("{e}: expected numbers with units, such as 1m30s or 500ms"))
+}
+
+fn some_time(text: &str) -> std::result::Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("nothing is done in no time".to_owned()),
+        some => Ok(some),
     }
 }
 

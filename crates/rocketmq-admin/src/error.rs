@@ -233,6 +233,15 @@ impl Error {
             Kind::Unreachable if self.broker().is_none() => {
                 Some("is this the address of a name server, and does it run?")
             }
+            Kind::Disconnected if self.broker().is_none() => {
+                Some("is this the address of a name server?")
+            }
+            Kind::Refused(code::NO_TOPIC) if self.broker().is_none() => {
+                Some("there is no such topic, or no broker has told of it yet")
+            }
+            _ if self.is_unsupported() && self.broker().is_none() => {
+                Some("is this the address of a name server, or is it too old for it?")
+            }
             Kind::Timeout => Some("it may have been done nevertheless, repeating it is safe"),
             Kind::NoBroker => Some("is a broker running, and registered at this name server?"),
             _ if self.is_permission_denied() => {
@@ -287,5 +296,5 @@ impl StdError for Error {
 
 /// Remarks carry stack traces and links after the first line.
 fn first_line(remark: &str) -> &str {
-    remark.lines().next().unwrap_or_default()
+    remark.trim().lines().next().unwrap_or_default()
 }

@@ -278,8 +278,16 @@ mod tests {
 
         #[test]
         fn rubbish_is_no_panic_and_no_memory(
-            bytes in proptest::collection::vec(any::<u8>(), 0..512),
+            // Lengths of frame and header that might be right, so that what follows is looked at.
+            head in proptest::option::weighted(0.8, (
+                prop_oneof![0..600_u32, 0..=20_u32 << 20],
+                prop_oneof![0..600_u32, any::<u32>()],
+            )),
+            rest in proptest::collection::vec(any::<u8>(), 0..512),
         ) {
+            let head = head.map(|(frame, header)| [frame.to_be_bytes(), header.to_be_bytes()]);
+            let mut bytes: Vec<u8> = head.iter().flatten().flatten().copied().collect();
+            bytes.extend(rest);
             let mut buffer = BytesMut::from(&bytes[..]);
             while let Ok(Some(_)) = Frame::decode(&mut buffer) {}
             prop_assert!(buffer.capacity() <= bytes.len().max(64) * 2);
@@ -290,7 +298,9 @@ mod tests {
             let mut bytes = frame.encode().unwrap().to_vec();
             let at = at.index(bytes.len());
             bytes[at] = byte;
-            let _ = decode_all(&bytes);
+            for frame in decode_all(&bytes).into_iter().flatten() {
+                prop_assert!(frame.body.len() <= bytes.len());
+            }
         }
     }
 }

@@ -33,7 +33,12 @@ fn main() -> ExitCode {
         Err(error) => {
             // A reader that has seen enough, such as `head`, is no failure to tell of.
             let _ = writeln!(io::stderr(), "error: {}", chain(&*error));
-            ExitCode::FAILURE
+            match error.downcast_ref::<rocketmq_admin::Error>() {
+                Some(error) if error.is_invalid() && error.request_code().is_none() => {
+                    ExitCode::from(USAGE)
+                }
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{sleep, timeout};
 
 use crate::{
     cluster::Route,
@@ -161,7 +161,6 @@ impl Admin {
     pub async fn wait_for_topic(&self, name: &str, within: Duration) -> Result<Route> {
         let operation = format!("wait for topic {name}");
         names::topic(name).map_err(|it| it.within(&operation))?;
-        let by = Instant::now() + within;
         let mut last = None;
         let wait = async {
             loop {
@@ -172,7 +171,7 @@ impl Admin {
                 sleep(POLL).await;
             }
         };
-        match timeout_at(by, wait).await {
+        match timeout(within, wait).await {
             Ok(route) => Ok(route),
             Err(_) => {
                 let message = format!("no route within {within:?}");

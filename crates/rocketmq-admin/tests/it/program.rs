@@ -108,3 +108,54 @@ async fn failures_have_exit_codes() {
     assert!(code == 0 && out.contains("reset-offset"), "{out}");
     assert_eq!(broker.asked().len(), before);
 }
+
+#[tokio::test]
+async fn a_failure_prints_no_empty_table() {
+    let names = Fake::start(|_, _| Act::Refuse(3, " request type 106 not supported")).await;
+    for args in [&["cluster"][..], &["topic", "list"], &["group", "list"]] {
+        let (code, out, err) = run(&names, args).await;
+        assert_eq!((code, out.as_str()), (1, ""));
+        // A broker says so when it is taken for a name server.
+        assert!(err.contains("code 3: request type 106"), "{err}");
+        assert!(
+            err.contains("is this the address of a name server"),
+            "{err}"
+        );
+    }
+    let names = Fake::start(|_, _| Act::Close).await;
+    let (_, _, err) = run(&names, &["cluster"]).await;
+    assert!(
+        err.contains("is this the address of a name server?"),
+        "{err}"
+    );
+}
+
+#[tokio::test]
+async fn a_mistake_that_the_library_finds_is_one_in_the_arguments_too() {
+    let mistakes = [
+        &["topic", "show", "a b"][..],
+        &["group", "delete", "a/b"],
+        &["--namesrv", "127.0.0.1", "cluster"],
+        &["--timeout", "0s", "cluster"],
+        &["--timeout", "soon", "cluster"],
+    ];
+    for args in mistakes {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_rocketmq-admin"));
+        let output = command.args(args).output().await.unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {err}");
+        assert!(err.starts_with("error: "), "{err}");
+    }
+}
+
+#[tokio::test]
+async fn a_wait_may_be_longer_than_any_clock() {
+    let broker = broker().await;
+    let names = Fake::name_server(&[("a", &broker)]).await;
+    let forever = "18446744073709551615s";
+    let (code, out, err) = run(&names, &["topic", "wait", "t", "--within", forever]).await;
+    assert_eq!(
+        (code, out.as_str(), err.as_str()),
+        (0, "topic t: known\n", "")
+    );
+}

@@ -47,7 +47,7 @@ impl Numbers {
 
 #[tokio::test]
 async fn whatever_is_damaged_is_told_at_the_start_and_nothing_is_read_wrong() {
-    const ROUNDS: usize = 160;
+    const ROUNDS: usize = 100;
     let good = good_file().await;
     let folder = tempfile::tempdir().unwrap();
     let mut numbers = Numbers(1);
@@ -90,7 +90,7 @@ fn text(message: &rocketmq_devbroker::StoredMessage) -> String {
 
 #[tokio::test]
 async fn a_kill_at_the_first_start_leaves_a_folder_that_can_be_used() {
-    const ROUNDS: u64 = 25;
+    const ROUNDS: u64 = 20;
     for round in 0..ROUNDS {
         let folder = tempfile::tempdir().unwrap();
         let data = folder.path().to_str().unwrap();
