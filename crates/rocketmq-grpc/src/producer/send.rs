@@ -16,6 +16,9 @@ use crate::{
     rpc::{Subject, check},
 };
 
+/// Longest wait before another attempt, whatever the server's policy says: somebody waits for the send.
+const RETRY_DELAY_MAX: Duration = Duration::from_secs(10);
+
 /// What one request carries: a message, or a batch of them.
 #[derive(Debug)]
 pub(super) struct Parcel {
@@ -281,5 +284,6 @@ impl Inner {
             .borrow()
             .retry_delays
             .after_attempt(attempt)
+            .min(RETRY_DELAY_MAX)
     }
 }

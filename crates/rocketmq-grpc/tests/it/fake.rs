@@ -570,8 +570,8 @@ pub(crate) fn result(entry: pb::AckMessageEntry, code: Code) -> pb::AckMessageRe
 
 fn retries_every(ms: i32) -> pb::RetryPolicy {
     let delay = prost_types::Duration {
-        seconds: 0,
-        nanos: ms * 1_000_000,
+        seconds: i64::from(ms / 1000),
+        nanos: ms % 1000 * 1_000_000,
     };
     pb::RetryPolicy {
         max_attempts: 3,

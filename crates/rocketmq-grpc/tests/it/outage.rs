@@ -59,10 +59,8 @@ async fn a_send_outlasts_a_restart_of(hosts: &[&str]) {
     for (n, queue) in several.message_queues.iter_mut().enumerate() {
         queue.broker.as_mut().unwrap().name = format!("broker-{n}");
     }
-    let mut state = fake.state();
-    state.backoff_ms = Some(10);
-    state.routes = [Ok(several)].into();
-    drop(state);
+    fake.state().backoff_ms = Some(10);
+    fake.state().routes = [Ok(several)].into();
     let producer = producer(&fake).await;
     fake.link.refuse(true);
     fake.link.cut();
@@ -86,6 +84,18 @@ async fn a_send_outlasts_a_restart_of_a_proxy_before_several_brokers() {
 async fn a_send_outlasts_a_moment_in_which_no_broker_can_be_reached() {
     a_send_outlasts_a_restart_of(&["a", "b"]).await;
     a_send_outlasts_a_restart_of(&["a", "b", "c", "d"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_cannot_make_a_send_wait_for_hours() {
+    let fake = Fake::start();
+    fake.state().backoff_ms = Some(2 * 3600 * 1000);
+    let producer = producer(&fake).await;
+    fake.state().sends = [Err(Status::unavailable("busy"))].into();
+    let start = Instant::now();
+    send(&producer).await.unwrap();
+    let took = start.elapsed();
+    assert!(took < MINUTE, "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]
