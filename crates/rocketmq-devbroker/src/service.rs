@@ -331,7 +331,7 @@ impl MessagingService for Service {
         let topic = name(request.topic.as_ref());
         let result = cx.client().and_then(|_| {
             self.core
-                .with(|state, _| state.recall(&topic, &request.recall_handle))
+                .with(|state, now| state.recall(now, &topic, &request.recall_handle))
         });
         let result = self.core.confirm(result).await;
         let (status, message_id) = parts(result);

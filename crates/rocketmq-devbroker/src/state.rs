@@ -73,7 +73,7 @@ pub(crate) use self::{
     limits::{Limits, MAX_BATCH, MAX_LITE_TOPIC_BYTES},
     lite::sync_lite,
     log::Place,
-    message::{Delivered, Draft, MESSAGE_GROUP, Stored},
+    message::{Delivered, Draft, MESSAGE_GROUP, Origin, Stored},
     receive::{Answer, Ask, Poll},
     refusal::Refusal,
     send::Sent,
@@ -255,14 +255,15 @@ impl State {
             Lapsed::Ready => {
                 self.ready.insert(Arc::clone(&cursor.topic));
             }
-            Lapsed::Exhausted(place) => {
+            Lapsed::Exhausted(place, attempts) => {
                 let group = Arc::clone(&cursor.group);
                 let message = self
                     .topics
                     .get(&cursor.topic)
                     .and_then(|topic| topic.at(place));
                 if let Some(message) = message.map(Arc::clone) {
-                    self.bury(now, &message, &group);
+                    // The real server counts the last attempt, and the move.
+                    self.bury(now, &message, &group, attempts + 1);
                 }
             }
         }

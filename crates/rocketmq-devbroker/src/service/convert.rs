@@ -232,7 +232,7 @@ fn stored_message(stored: &Stored, topic: &v2::Resource, store_host: &str) -> v2
             lite_topic: draft.lite_topic.clone(),
             priority: draft
                 .priority
-                .filter(|_| stored.kind == v2::MessageType::Priority),
+                .filter(|_| stored.kind == v2::MessageType::Priority || stored.is_dead_letter()),
         }),
         body: draft.body.clone(),
     }

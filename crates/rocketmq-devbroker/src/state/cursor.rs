@@ -90,8 +90,8 @@ pub(crate) enum Lapsed {
     Nothing,
     /// The message waits for its next attempt.
     Ready,
-    /// No attempt is left: it becomes a dead letter.
-    Exhausted(Place),
+    /// No attempt is left after so many: it becomes a dead letter.
+    Exhausted(Place, u32),
 }
 
 /// A message that a consumer holds.
@@ -217,6 +217,15 @@ impl Cursor {
     pub(crate) fn duplicate(&mut self, place: Place) {
         if let Mode::Concurrent(mode) = &mut self.mode {
             mode.duplicate(place);
+        }
+    }
+
+    /// The attempts that are spent with the delivery of a handle, if they are counted message by
+    /// message.
+    pub(crate) fn spent(&self, handle: &Handle) -> Option<u32> {
+        match &self.mode {
+            Mode::Concurrent(mode) => mode.attempts(handle.place),
+            Mode::Ordered(_) => None,
         }
     }
 

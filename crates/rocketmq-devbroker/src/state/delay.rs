@@ -61,7 +61,35 @@ impl Delayed {
     }
 }
 
-const RECALL_PREFIX: &str = "delay-";
+/// What recalls a delayed message. It says all that the answer needs, as the real server's does:
+/// what is recalled already is recalled once more.
+struct RecallHandle<'a> {
+    id: DelayId,
+    at: Timestamp,
+    topic: &'a str,
+    message: &'a str,
+}
+
+const RECALL_PREFIX: &str = "delay";
+
+impl<'a> RecallHandle<'a> {
+    fn encode(&self) -> String {
+        let (id, at, topic) = (self.id.0, self.at.as_millis(), self.topic);
+        format!("{RECALL_PREFIX}:{id:x}:{at:x}:{topic}:{}", self.message)
+    }
+
+    fn decode(text: &'a str) -> Option<Self> {
+        let mut parts = text.splitn(5, ':');
+        parts.next().filter(|prefix| *prefix == RECALL_PREFIX)?;
+        let mut number = || u64::from_str_radix(parts.next()?, 16).ok();
+        Some(Self {
+            id: DelayId(number()?),
+            at: Timestamp::from_millis(number()?),
+            topic: parts.next()?,
+            message: parts.next()?,
+        })
+    }
+}
 
 impl State {
     /// Keeps a message until `at` and returns what recalls it.
@@ -74,8 +102,15 @@ impl State {
             || Key::Delayed(id.0),
             || Value::Delayed(Box::new(draft.clone()), at),
         );
+        let handle = RecallHandle {
+            id,
+            at,
+            topic: &draft.topic,
+            message: &draft.id,
+        };
+        let handle = handle.encode();
         self.delayed.waiting.insert(id, (draft, timer));
-        format!("{RECALL_PREFIX}{:x}", id.0)
+        handle
     }
 
     /// Stores a delayed message whose time has come.
@@ -87,36 +122,33 @@ impl State {
         }
     }
 
-    /// Takes back a delayed message before its time and returns its id.
-    pub(crate) fn recall(&mut self, topic: &str, handle: &str) -> Result<String, Refusal> {
+    /// Takes back a delayed message before its time and returns its id. Until then it may be done
+    /// again, by a client that has lost the answer.
+    pub(crate) fn recall(
+        &mut self,
+        now: Timestamp,
+        topic: &str,
+        handle: &str,
+    ) -> Result<String, Refusal> {
         let delays = |topic: &Topic| topic.accepts().contains(&MessageType::Delay);
         if !self.topics.get(topic).is_some_and(delays) {
             let message = format!("topic {topic} does not take delayed messages");
             return Err(Refusal::new(Code::MessagePropertyConflictWithType, message));
         }
-        let number = handle.strip_prefix(RECALL_PREFIX);
-        let id = number
-            .and_then(|number| u64::from_str_radix(number, 16).ok())
-            .map(DelayId);
-        let id =
-            id.ok_or_else(|| Refusal::new(Code::InternalServerError, "recall handle is invalid"))?;
-        let found = self
-            .delayed
-            .waiting
-            .get(&id)
-            .is_some_and(|(draft, _)| draft.topic == topic);
-        let entry = if found {
-            self.delayed.waiting.remove(&id)
-        } else {
-            None
-        };
-        let Some((draft, timer)) = entry else {
-            let message = "the message is delivered, recalled, or of another topic";
-            return Err(Refusal::new(Code::InternalServerError, message));
-        };
-        self.timers.remove(timer);
-        self.stored_bytes -= draft.size();
-        self.journal.end(|| Key::Delayed(id.0));
-        Ok(draft.id)
+        let refusal = |message| Refusal::new(Code::InternalServerError, message);
+        let handle =
+            RecallHandle::decode(handle).ok_or_else(|| refusal("recall handle is invalid"))?;
+        if handle.topic != topic {
+            return Err(refusal("recall failed: the message is of another topic"));
+        }
+        if handle.at <= now {
+            return Err(refusal("recall failed: the message is delivered"));
+        }
+        if let Some((draft, timer)) = self.delayed.waiting.remove(&handle.id) {
+            self.timers.remove(timer);
+            self.stored_bytes -= draft.size();
+            self.journal.end(|| Key::Delayed(handle.id.0));
+        }
+        Ok(handle.message.to_owned())
     }
 }

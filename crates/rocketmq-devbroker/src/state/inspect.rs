@@ -110,7 +110,10 @@ impl StoredMessage {
             queue: message.queue,
             offset: message.offset,
             stored_at: message.stored_at,
-            dead_letter_of: message.dead_letter_of.clone(),
+            dead_letter_of: message
+                .dead_letter_of
+                .as_ref()
+                .map(|origin| (origin.topic.clone(), origin.id.clone())),
         }
     }
 }

@@ -41,8 +41,17 @@ pub(crate) struct Stored {
     pub(crate) queue: u32,
     pub(crate) offset: u64,
     pub(crate) stored_at: Timestamp,
-    /// Topic and id of the message that was given up, if this is a dead letter.
-    pub(crate) dead_letter_of: Option<(String, String)>,
+    /// The message that was given up, if this is a dead letter.
+    pub(crate) dead_letter_of: Option<Origin>,
+}
+
+/// The message that a dead letter was.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub(crate) topic: String,
+    pub(crate) id: String,
+    /// Attempts that are spent: a dead letter goes on from there.
+    pub(crate) spent: u32,
 }
 
 /// A message handed to a consumer.
@@ -127,14 +136,30 @@ impl Stored {
         }
     }
 
+    pub(crate) fn is_dead_letter(&self) -> bool {
+        self.dead_letter_of.is_some()
+    }
+
+    /// Attempts that were spent before the message came to this topic.
+    pub(crate) fn spent(&self) -> u32 {
+        self.dead_letter_of
+            .as_ref()
+            .map_or(0, |origin| origin.spent)
+    }
+
+    /// The same message as one that was given up: of type DELAY, as the real server moves it.
+    pub(crate) fn with_origin(self, origin: Option<Origin>) -> Self {
+        Self {
+            kind: origin.as_ref().map_or(self.kind, |_| MessageType::Delay),
+            dead_letter_of: origin,
+            ..self
+        }
+    }
+
     /// The draft of a dead letter: the same message under another topic.
     pub(crate) fn dead_letter(&self, topic: &str) -> Draft {
         Draft {
             topic: topic.to_owned(),
-            deliver_at: None,
-            message_group: None,
-            priority: None,
-            lite_topic: None,
             declared: MessageType::Normal,
             ..self.draft.clone()
         }

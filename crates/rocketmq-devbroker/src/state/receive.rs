@@ -8,6 +8,7 @@ use crate::state::{
     State, Timestamp,
     cursor::{Invisible, Take},
     filter::Filter,
+    group::dead_letter_topic,
     handle::Handle,
     limits::{MAX_BATCH, check_group, check_topic},
     message::Delivered,
@@ -138,8 +139,13 @@ impl State {
         if taken.delivered.len() > 1 && self.faults.reverse() {
             taken.delivered.reverse();
         }
+        // In the group's own dead letters it stays where it is, and is not handed out. (The real
+        // server moves it from there to there, again with each receive.)
+        if dead_letter_topic(&poll.group) == *poll.topic {
+            taken.exhausted.clear();
+        }
         for message in taken.exhausted {
-            self.bury(now, &message, &poll.group);
+            self.bury(now, &message, &poll.group, message.spent() + 1);
         }
         taken.delivered
     }

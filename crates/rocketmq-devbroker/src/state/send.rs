@@ -7,7 +7,7 @@ use rocketmq_proto::v2::{Code, MessageType};
 use crate::state::{
     State, Timestamp,
     facts::{Key, Value},
-    message::Draft,
+    message::{Draft, Origin},
     refusal::Refusal,
 };
 
@@ -118,7 +118,7 @@ impl State {
         &mut self,
         draft: Draft,
         now: Timestamp,
-        dead_letter_of: Option<(String, String)>,
+        dead_letter_of: Option<Origin>,
     ) -> u64 {
         let Some(topic) = self.topics.get_mut(draft.topic.as_str()) else {
             return 0;

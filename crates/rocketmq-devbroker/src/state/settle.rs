@@ -10,7 +10,7 @@ use crate::state::{
     group::dead_letter_topic,
     handle::Handle,
     limits::{check_group, check_invisible, check_topic},
-    message::Stored,
+    message::{Origin, Stored},
     refusal::Refusal,
     topic::TopicType,
 };
@@ -90,6 +90,7 @@ impl State {
         let timers = &mut self.timers;
         let cursor = find(self.cursors.get_mut(handle.cursor), topic, group)?;
         cursor.check(now, &handle)?;
+        let spent = cursor.spent(&handle);
         cursor.ack(now, &handle, timers)?;
         let group = Arc::clone(&cursor.group);
         self.ready.insert(Arc::clone(&cursor.topic));
@@ -99,20 +100,25 @@ impl State {
             .and_then(|t| t.at(handle.place))
             .map(Arc::clone);
         if let Some(message) = message {
-            self.bury(now, &message, &group);
+            let spent = spent.unwrap_or_else(|| message.spent() + 1);
+            self.bury(now, &message, &group, spent);
         }
         Ok(())
     }
 
     /// Stores a message that is given up in the group's dead-letter topic, made on first use.
-    pub(crate) fn bury(&mut self, now: Timestamp, message: &Stored, group: &str) {
+    /// `spent` attempts are counted for it.
+    pub(crate) fn bury(&mut self, now: Timestamp, message: &Stored, group: &str, spent: u32) {
         let name = dead_letter_topic(group);
         if !self.topics.contains_key(name.as_str()) {
             self.add_topic(&name, TopicType::Normal, DEAD_LETTER_QUEUES);
         }
-        let origin = message.dead_letter_of.clone();
-        let origin =
-            origin.unwrap_or_else(|| (message.draft.topic.clone(), message.draft.id.clone()));
+        let origin = message.dead_letter_of.clone().unwrap_or_else(|| Origin {
+            topic: message.draft.topic.clone(),
+            id: message.draft.id.clone(),
+            spent,
+        });
+        let origin = Origin { spent, ..origin };
         self.append(message.dead_letter(&name), now, Some(origin));
     }
 }

@@ -8,7 +8,7 @@ use crate::state::{
     Timestamp,
     facts::{Journal, Key, Value},
     log::{Log, Place},
-    message::{Draft, Stored},
+    message::{Draft, Origin, Stored},
 };
 
 /// Which messages a topic takes.
@@ -175,16 +175,13 @@ impl Topic {
         draft: Draft,
         queue: u32,
         now: Timestamp,
-        dead_letter_of: Option<(String, String)>,
+        dead_letter_of: Option<Origin>,
     ) -> Arc<Stored> {
         let index = (queue as usize).min(self.queues.len() - 1);
         let log = &mut self.queues[index];
         let offset = log.end();
         let stored = Stored::new(draft, queue, offset, now);
-        let stored = Arc::new(Stored {
-            dead_letter_of,
-            ..stored
-        });
+        let stored = Arc::new(stored.with_origin(dead_letter_of));
         log.push(Arc::clone(&stored));
         stored
     }

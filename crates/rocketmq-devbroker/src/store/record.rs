@@ -7,7 +7,7 @@ use prost::Message as _;
 use rocketmq_proto::v2::{Encoding, MessageType};
 
 use crate::state::{
-    Backoff, CursorId, Draft, Fact, FactKey as Key, FactValue as Value, GroupConfig, Place,
+    Backoff, CursorId, Draft, Fact, FactKey as Key, FactValue as Value, GroupConfig, Origin, Place,
     Position, Stored, Taken, Timestamp,
 };
 
@@ -132,6 +132,8 @@ struct MessageRecord {
     recovery_seconds: Option<i64>,
     #[prost(uint32, tag = "20")]
     checks: u32,
+    #[prost(uint32, tag = "21")]
+    spent: u32,
 }
 
 /// The record of a fact: its key, and its value unless it is the key's end.
@@ -226,8 +228,9 @@ fn encode_value(value: &Value) -> Vec<u8> {
             dead_letter_of: stored
                 .dead_letter_of
                 .iter()
-                .flat_map(|(topic, id)| [topic.clone(), id.clone()])
+                .flat_map(|origin| [origin.topic.clone(), origin.id.clone()])
                 .collect(),
+            spent: stored.spent(),
             ..message(&stored.draft, stored.stored_at)
         }
         .encode_to_vec(),
@@ -279,18 +282,21 @@ fn decode_value(key: &Key, bytes: &[u8]) -> Option<Value> {
             let mut record = MessageRecord::decode(bytes).ok()?;
             let md5 = std::mem::take(&mut record.md5);
             let mut origin = std::mem::take(&mut record.dead_letter_of).into_iter();
-            let dead_letter_of = origin.next().zip(origin.next());
+            let origin = origin.next().zip(origin.next());
+            let spent = record.spent;
+            let dead_letter_of = origin.map(|(topic, id)| Origin { topic, id, spent });
             let stored_at = Timestamp::from_millis(record.at);
             let draft = Draft::from(record);
-            Value::Message(Arc::new(Stored {
+            let stored = Stored {
                 kind: draft.kind(),
                 draft,
                 md5,
                 queue: place.queue,
                 offset: place.offset,
                 stored_at,
-                dead_letter_of,
-            }))
+                dead_letter_of: None,
+            };
+            Value::Message(Arc::new(stored.with_origin(dead_letter_of)))
         }
         Key::Delayed(_) => {
             let record = MessageRecord::decode(bytes).ok()?;
@@ -351,6 +357,7 @@ fn message(draft: &Draft, at: Timestamp) -> MessageRecord {
         dead_letter_of: Vec::new(),
         recovery_seconds: draft.recovery_seconds,
         checks: 0,
+        spent: 0,
     }
 }
 

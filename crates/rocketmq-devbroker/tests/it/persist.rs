@@ -174,7 +174,8 @@ async fn delayed_messages_come_and_old_recall_handles_recall_nothing_else() {
         recall_handle: far.recall_handle.clone(),
     });
     let again = client.stub.clone().recall_message(request).await.unwrap();
-    assert_eq!(again.into_inner().message_id, "");
+    assert_eq!(again.into_inner().message_id, "far", "as before its end");
+    assert_eq!(broker.delayed_messages("t").len(), 1, "the other one");
     broker.shutdown().await;
 }
 

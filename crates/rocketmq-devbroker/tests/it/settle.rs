@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use rocketmq_devbroker::{Code, DevBroker};
+use rocketmq_devbroker::{Code, DevBroker, GroupConfig};
 use rocketmq_proto::v2;
 
 use crate::{
-    client::{code, handle, id},
+    client::{code, handle, id, message, system},
     consume::pair,
 };
 
@@ -79,6 +79,29 @@ async fn a_dead_letter_is_consumed_from_its_topic() {
     assert_eq!(dead.messages[0].user_properties["colour"], "red");
     // As on the real server, only the topic's name tells where it came from.
     assert_eq!(system.dead_letter_queue, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_keeps_its_message_group_and_goes_on_with_its_attempts() {
+    let broker = DevBroker::start().await;
+    let few = GroupConfig::new().retry_max_times(0);
+    broker.create_group("few", few).unwrap();
+    let (producer, consumer) = pair(&broker).await;
+    let mut ordered = message("t", "ID-1");
+    system(&mut ordered).message_group = Some("k".to_owned());
+    producer.send(vec![ordered]).await;
+    let held = handle(&consumer.receive("t", "g").await.messages[0]);
+    assert_eq!(consumer.forward("t", "g", &held).await, Code::Ok);
+
+    let dead = consumer.receive("%DLQ%g", "g").await;
+    let system = dead.messages[0].system_properties.clone().unwrap();
+    assert_eq!(system.message_group.as_deref(), Some("k"));
+    assert_eq!(dead.messages[0].user_properties["__SHARDINGKEY"], "k");
+    assert_eq!(system.delivery_attempt, Some(2));
+    // A group that allows one attempt has none left for it.
+    let nothing = consumer.receive("%DLQ%g", "few").await;
+    assert_eq!(nothing.messages.len(), 0);
+    assert_eq!(broker.dead_letters("few")[0].id, "ID-1");
 }
 
 #[tokio::test(start_paused = true)]

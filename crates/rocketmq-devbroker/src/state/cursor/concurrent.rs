@@ -100,7 +100,7 @@ impl Concurrent {
                 self.entries.remove(&place);
                 continue;
             };
-            let attempts = self.entries.get(&place).map_or(0, |entry| entry.attempts);
+            let attempts = self.attempts(place).unwrap_or(0);
             if !take.filter.wants(message) {
                 self.entries.remove(&place);
             } else if attempts >= take.max_attempts {
@@ -120,15 +120,25 @@ impl Concurrent {
                 let offset = self.positions[queue].max(log.first());
                 let Some(message) = log.at(offset) else { break };
                 self.positions[queue] = offset + 1;
-                if take.filter.wants(message) {
-                    taken
-                        .delivered
-                        .push(self.lease(now, take, message, 1, timers));
+                if !take.filter.wants(message) {
+                    continue;
+                }
+                let attempt = message.spent() + 1;
+                if attempt > take.max_attempts {
+                    taken.exhausted.push(Arc::clone(message));
+                } else {
+                    let delivered = self.lease(now, take, message, attempt, timers);
+                    taken.delivered.push(delivered);
                 }
             }
         }
         self.next_queue = (self.next_queue + 1) % queues;
         taken
+    }
+
+    /// How often a message that is not settled was handed out, and what was spent before.
+    pub(crate) fn attempts(&self, place: Place) -> Option<u32> {
+        self.entries.get(&place).map(|entry| entry.attempts)
     }
 
     /// Lets go of a message that has no attempt left.
@@ -162,7 +172,7 @@ impl Concurrent {
             let message = topic.at(place).filter(|message| take.filter.wants(message));
             let Some(message) = message else { continue };
             let attempts = match self.entries.get_mut(&place) {
-                None => 0,
+                None => message.spent(),
                 Some(entry) if entry.attempts >= take.max_attempts => continue,
                 Some(entry) => match entry.lease.take() {
                     // It waits for its next attempt and comes anyway.
@@ -336,8 +346,9 @@ impl Concurrent {
         }
         entry.lease = None;
         if entry.attempts >= max_attempts {
+            let attempts = entry.attempts;
             self.give_up(place);
-            return Lapsed::Exhausted(place);
+            return Lapsed::Exhausted(place, attempts);
         }
         self.ready.push_back(place);
         Lapsed::Ready

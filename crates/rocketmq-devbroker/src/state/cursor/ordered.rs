@@ -62,6 +62,12 @@ struct Member {
 }
 
 impl Queue {
+    /// Whether the message is of the batch.
+    fn knows(&self, offset: u64) -> bool {
+        let members = self.batch.iter().flat_map(|batch| &batch.members);
+        members.into_iter().any(|member| member.offset == offset)
+    }
+
     fn position(&self) -> Position {
         let members = self.batch.iter().flat_map(|batch| &batch.members);
         let taken = members.map(|member| facts::Taken {
@@ -164,10 +170,17 @@ impl Ordered {
         let mut offset = queue.committed;
         while messages.len() < room {
             let Some(message) = log.at(offset) else { break };
-            if take.filter.wants(message) {
+            let mut wanted = take.filter.wants(message);
+            if wanted && message.spent() >= take.max_attempts {
+                wanted = false;
+                if !queue.knows(offset) {
+                    taken.exhausted.push(Arc::clone(message));
+                }
+            }
+            if wanted {
                 messages.push(message);
             }
-            offsets.push((offset, take.filter.wants(message)));
+            offsets.push((offset, wanted));
             offset += 1;
         }
         if messages.is_empty() {
@@ -186,8 +199,13 @@ impl Ordered {
         let counts = offsets
             .iter()
             .map(|(offset, _)| seen.get(offset).copied().unwrap_or(0));
-        let attempt = counts.min().unwrap_or(0) + 1;
-        if attempt > take.max_attempts {
+        let delivered = counts.min().unwrap_or(0);
+        // At first, what a dead letter brings along shows.
+        let attempt = |message: &Stored| match delivered {
+            0 => message.spent() + 1,
+            _ => delivered + 1,
+        };
+        if delivered >= take.max_attempts {
             taken.exhausted.extend(messages.into_iter().map(Arc::clone));
             queue.committed = offset;
             return true;
@@ -203,7 +221,7 @@ impl Ordered {
             acked: !wanted,
             visible_at,
             delivered: seen.get(&offset).copied().unwrap_or(0) + 1,
-            attempt,
+            attempt: log.at(offset).map_or(1, |message| attempt(message)),
         };
         let unblock = Event::Unblock(self.id, place(0).queue);
         queue.batch = Some(Batch {
@@ -224,9 +242,9 @@ impl Ordered {
                 deadline,
             };
             Delivered {
+                attempt: attempt(message),
                 message: Arc::clone(message),
                 handle: handle.encode(),
-                attempt,
             }
         }));
         false

@@ -74,6 +74,17 @@ impl Bench {
         Self::with(config, TopicType::Fifo, Limits::default())
     }
 
+    pub(super) fn fifo_retries(times: u32) -> Self {
+        let config = GroupConfig::new().fifo(true).retry_max_times(times);
+        Self::with(config, TopicType::Fifo, Limits::default())
+    }
+
+    /// Goes on as another group, of which the defaults hold.
+    pub(super) fn reader(&mut self, group: &'static str) {
+        self.state.create_group(group, GroupConfig::new()).unwrap();
+        self.group = group;
+    }
+
     pub(super) fn with(config: GroupConfig, kind: TopicType, limits: Limits) -> Self {
         let mut state = State::new(true, limits);
         state.create_topic("t", kind, 1).unwrap();

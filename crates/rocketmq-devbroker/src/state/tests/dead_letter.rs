@@ -94,7 +94,8 @@ fn a_dead_letter_topic_is_consumed_like_any_other() {
     let handle = bench.receive("a")[0].handle.clone();
     bench.forward(&handle).unwrap();
     let dead = bench.on("%DLQ%g").receive("a");
-    assert_eq!((ids(&dead), attempts(&dead)), (vec!["m"], vec![1]));
+    // The attempts go on.
+    assert_eq!((ids(&dead), attempts(&dead)), (vec!["m"], vec![2]));
     bench.ack(&dead[0].handle).unwrap();
     bench.pass(LEASE);
     assert!(bench.receive("a").is_empty());
@@ -111,6 +112,46 @@ fn the_dead_letter_topic_exists_only_once_there_is_one() {
     let handle = bench.receive("a")[0].handle.clone();
     bench.forward(&handle).unwrap();
     assert_eq!(bench.state.open_topic("%DLQ%g").unwrap().queue_count(), 1);
+}
+
+#[test]
+fn a_dead_letter_without_attempts_left_stays_in_its_own_groups_dead_letters() {
+    for mut bench in [Bench::retries(0), Bench::fifo_retries(0)] {
+        bench.put_ordered(&["g-1"]);
+        let held = bench.receive_ordered("a", "x", 1);
+        bench.change(&held[0].handle, seconds(0)).unwrap();
+        assert!(bench.receive_ordered("a", "y", 1).is_empty());
+        bench.on("%DLQ%g");
+        for attempt in ["1", "2"] {
+            bench.state.take_ready();
+            assert!(bench.receive_ordered("a", attempt, 1).is_empty());
+            assert!(bench.state.take_ready().is_empty(), "nobody is woken");
+        }
+        assert_eq!(bench.dead_letters(), ["g-1"]);
+    }
+}
+
+#[test]
+fn the_attempts_of_a_dead_letter_go_on_as_it_was_given_up() {
+    // Forwarded at its second attempt, or failed at its last; read by another group.
+    for (forwarded, next) in [(true, 3), (false, 4)] {
+        let mut bench = Bench::retries(1);
+        bench.put("m");
+        let handle = bench.receive("a")[0].handle.clone();
+        bench.change(&handle, seconds(0)).unwrap();
+        let handle = bench.receive("a")[0].handle.clone();
+        if forwarded {
+            bench.forward(&handle).unwrap();
+        } else {
+            bench.change(&handle, seconds(0)).unwrap();
+        }
+        bench.reader("h");
+        let bench = bench.on("%DLQ%g");
+        let held = bench.receive("a");
+        assert_eq!(attempts(&held), [next]);
+        bench.change(&held[0].handle, seconds(0)).unwrap();
+        assert_eq!(attempts(&bench.receive("a")), [next + 1]);
+    }
 }
 
 #[test]

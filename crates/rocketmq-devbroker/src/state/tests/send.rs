@@ -255,7 +255,7 @@ fn a_delay_of_more_than_a_day_is_refused() {
 }
 
 #[test]
-fn a_recalled_message_never_comes_and_is_recalled_once() {
+fn a_recalled_message_never_comes_and_may_be_recalled_again_until_its_time() {
     let mut bench = of_type(TopicType::Delay);
     let deliver_at = Some(bench.now.plus(seconds(8)));
     let handle = bench
@@ -265,15 +265,20 @@ fn a_recalled_message_never_comes_and_is_recalled_once() {
         })
         .unwrap()
         .recall_handle;
-    assert!(
-        bench.state.recall("u", &handle).is_err(),
-        "of another topic"
-    );
-    assert_eq!(bench.state.recall("t", &handle).unwrap(), "m");
-    assert!(bench.state.recall("t", &handle).is_err());
-    assert!(bench.state.recall("t", "garbage").is_err());
+    let recall = |bench: &mut Bench, topic: &str, handle: &str| {
+        let answer = bench.state.recall(bench.now, topic, handle);
+        answer.map_err(|refusal| refusal.code)
+    };
+    let refused = Err(Code::InternalServerError);
+    bench.state.add_topic("u", TopicType::Delay, 1);
+    assert_eq!(recall(&mut bench, "u", &handle), refused, "another topic");
+    for _ in 0..2 {
+        assert_eq!(recall(&mut bench, "t", &handle), Ok("m".to_owned()));
+    }
+    assert_eq!(recall(&mut bench, "t", "garbage"), refused);
     bench.pass(seconds(10));
     assert!(bench.receive("a").is_empty());
+    assert_eq!(recall(&mut bench, "t", &handle), refused);
 }
 
 #[test]

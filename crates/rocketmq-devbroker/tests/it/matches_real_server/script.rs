@@ -80,6 +80,7 @@ pub(crate) fn acts() -> [Vec<Part>; 2] {
         settle::REPLACEMENTS,
         settle::LAPSES,
         dead_letter::FORWARD,
+        dead_letter::KINDS,
         dead_letter::EXHAUSTED,
         delay::PART,
         filter::BY_TAG,

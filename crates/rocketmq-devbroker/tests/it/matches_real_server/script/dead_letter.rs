@@ -3,9 +3,9 @@
 use rocketmq_devbroker::TopicType;
 use rocketmq_proto::v2;
 
-use super::{Group, Part, Topic, group, seconds, topic};
+use super::{Group, Part, Topic, group, ordered, topic};
 use crate::matches_real_server::{
-    caller::{Edit, ask, full, literal, message, resource},
+    caller::{Edit, ask, full, literal, message, resource, seconds},
     scene::Scene,
 };
 
@@ -16,27 +16,53 @@ const G: &str = "dead-g";
 const H: &str = "dead-h";
 const READER: &str = "dead-reader";
 const ONCE: &str = "dead-once";
+const FEW: &str = "dead-few";
+const IN_ORDER: &str = "dead-in-order";
+const LATER: &str = "dead-later";
+const URGENT: &str = "dead-urgent";
+const MOVER: &str = "dead-mover";
+const ORDERLY: &str = "dead-orderly";
+const ORDERLY_READER: &str = "dead-orderly-reader";
 const TOPICS: &[Topic] = &[
     topic(T, TopicType::Normal, 1),
     topic(EXHAUST, TopicType::Normal, 1),
     topic(EMPTY, TopicType::Normal, 1),
+    topic(IN_ORDER, TopicType::Fifo, 1),
+    topic(LATER, TopicType::Delay, 1),
+    topic(URGENT, TopicType::Priority, 1),
 ];
 const GROUPS: &[Group] = &[
     group(G),
     group(H),
     group(READER),
+    group(MOVER),
+    ordered(ORDERLY),
+    ordered(ORDERLY_READER),
+    with_one_retry(ONCE),
+    with_one_retry(FEW),
+];
+
+const fn with_one_retry(name: &'static str) -> Group {
     Group {
-        name: ONCE,
+        name,
         fifo: false,
         retry: 1,
-    },
-];
+    }
+}
 
 pub(crate) const FORWARD: Part = Part {
     name: "dead letter",
     topics: TOPICS,
     groups: GROUPS,
     run: |s| Box::pin(forward(s)),
+};
+
+/// What a dead letter keeps of the kind of message that it was.
+pub(crate) const KINDS: Part = Part {
+    name: "dead letter: kinds",
+    topics: &[],
+    groups: &[],
+    run: |s| Box::pin(kinds(s)),
 };
 
 pub(crate) const EXHAUSTED: Part = Part {
@@ -113,6 +139,56 @@ async fn forward(s: &mut Scene) {
         .await;
 }
 
+async fn kinds(s: &mut Scene) {
+    let urgent = message(URGENT, "urgent").kind(v2::MessageType::Priority);
+    let all = [
+        (ORDERLY, IN_ORDER, message(IN_ORDER, "in order").group("k")),
+        (
+            MOVER,
+            LATER,
+            message(LATER, "later").deliver_at(s.in_seconds(2)),
+        ),
+        (
+            MOVER,
+            URGENT,
+            urgent.edit(|system| system.priority = Some(3)),
+        ),
+    ];
+    let reader = s.consumer("r", T, READER).await;
+    for (group, topic, message) in all {
+        let producer = s.producer(&format!("p {topic}"), &[topic]).await;
+        let by = s.consumer(&format!("c {topic}"), topic, group).await;
+        s.put(&producer, vec![message]).await;
+        let step = format!("{topic}: held");
+        let held = s.receive_soon(&step, &by, ask(topic, group)).await;
+        let step = format!("{topic}: handed back");
+        let place = (topic, group);
+        s.change(&step, &by, place, &held.handle(0), seconds(0))
+            .await;
+        let step = format!("{topic}: held again");
+        let held = s.receive_soon(&step, &by, ask(topic, group)).await;
+        let step = format!("{topic}: at attempt 2");
+        s.forward(&step, &by, place, &held.handle(0)).await;
+        let all = ask(topic, READER).queue(|q| q.topic = letters(group));
+        let step = format!("{topic}: the dead letter");
+        s.receive_whole_soon(&step, &reader, all).await;
+    }
+    let (orderly, all) = (ORDERLY_READER, ask(IN_ORDER, ORDERLY_READER));
+    let by = s.consumer("in order", T, orderly).await;
+    let all = all.queue(|q| q.topic = letters(ORDERLY));
+    let step = "a reader in order";
+    let held = s.receive_whole_soon(step, &by, all.clone()).await;
+    let request = v2::ChangeInvisibleDurationRequest {
+        group: resource(orderly),
+        topic: letters(ORDERLY),
+        receipt_handle: held.handle(0),
+        invisible_duration: seconds(0),
+        ..Default::default()
+    };
+    s.change_as("it hands back", &by, request).await;
+    s.receive_whole_soon("again in order", &by, all).await;
+}
+
 /// A group with one retry: the second failed attempt is the last.
 async fn exhausted(s: &mut Scene) {
     let producer = s.producer("p", &[EXHAUST]).await;
@@ -132,4 +208,11 @@ async fn exhausted(s: &mut Scene) {
     let reader = s.consumer("r", EXHAUST, READER).await;
     let all = ask(EXHAUST, READER).queue(|q| q.topic = letters(ONCE));
     s.receive_whole_soon("the dead letter", &reader, all).await;
+    // Its attempts go on: a group that allows two has none left for it.
+    let by = s.consumer("f", EXHAUST, FEW).await;
+    let all = ask(EXHAUST, FEW).queue(|q| q.topic = letters(ONCE));
+    s.receive("to a group with few attempts", &by, all).await;
+    let moved = ask(EXHAUST, READER).queue(|q| q.topic = letters(FEW));
+    s.receive_whole_soon("it has moved on", &reader, moved)
+        .await;
 }

@@ -41,6 +41,7 @@ async fn run(s: &mut Scene) {
     s.recall("recall with an unknown topic", &by, "nosuch", &far)
         .await;
     s.recall("recall", &by, T, &far).await;
+    s.recall("recall again", &by, T, &far).await;
     s.recall("recall of garbage", &by, T, "garbage").await;
     s.recall("recall of nothing", &by, T, "").await;
     s.recall("recall of base64", &by, T, "Z2FyYmFnZQ==").await;
