@@ -1,7 +1,8 @@
 //! TLS for the HTTP and gRPC servers: the `http.tls` and `grpc.tls` sections.
 //!
 //! Certificate and key are PEM files. They are read again while the server runs, so a certificate
-//! that was renewed is served without a restart; connections that are open keep theirs. With
+//! that was renewed is served without a restart; connections that are open keep theirs. Files that
+//! somebody still writes, or that do not fit each other, are left for the next look. With
 //! `client_ca`, clients show a certificate of their own, which handlers find as an
 //! `Extension<ClientCertificates>`.
 //!
@@ -46,7 +47,8 @@ pub struct Config {
     pub handshake_timeout: Duration,
 
     /// How often the files are looked at, 30 s by default. New ones that do not work are reported
-    /// in the log, and the old ones stay in use.
+    /// in the log, and the old ones stay in use. Whether a certificate has expired is not looked
+    /// at: clients do.
     #[serde(default = "reload_interval", with = "duration")]
     pub reload_interval: Duration,
 }

@@ -24,6 +24,9 @@ const HANDSHAKE: u8 = 0x16;
 /// How long a client that has connected may go on with its handshake once the stop has begun.
 const LAST_HANDSHAKE: Duration = Duration::from_secs(1);
 
+/// Files that have changed are read again after this time, and used if nothing has changed since.
+const SETTLE: Duration = Duration::from_millis(250);
+
 /// What a client reads that speaks HTTP/1 to a TLS port.
 const SPEAK_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\n\
     content-length: 45\r\nconnection: close\r\n\r\nthis port speaks TLS: use https, not http://\n";
@@ -128,12 +131,10 @@ impl Reload {
         let mut reported = None;
         loop {
             ticks.tick().await;
-            let (config, section) = (self.config.clone(), self.section);
-            // Files may be on a network; a runtime that ends has nobody to tell.
-            let Ok(read) = spawn_blocking(move || Files::read(&config, section)).await else {
-                return;
+            let Some(settled) = self.settled().await else {
+                continue;
             };
-            let renewed = read.and_then(|files| self.renew(files));
+            let renewed = settled.and_then(|files| self.renew(files));
             let problem = renewed.err().map(|e| crate::error_chain(&e).to_string());
             if let Some(error) = &problem
                 && reported.as_ref() != Some(error)
@@ -148,6 +149,30 @@ impl Reload {
         }
     }
 
+    /// What the files hold once nobody writes them; `None` if somebody does, or the runtime ends.
+    ///
+    /// Cut short between two certificates, a chain and a list of authorities look right and are
+    /// not; and files that are replaced one after the other do not fit each other meanwhile.
+    async fn settled(&self) -> Option<Result<Files>> {
+        let first = self.read().await?;
+        if matches!(&first, Ok(files) if *files == self.seen) {
+            return Some(first);
+        }
+        sleep(SETTLE).await;
+        let second = self.read().await?;
+        match (&first, &second) {
+            (Ok(first), Ok(second)) if first != second => None,
+            _ => Some(second),
+        }
+    }
+
+    async fn read(&self) -> Option<Result<Files>> {
+        let (config, section) = (self.config.clone(), self.section);
+        // Files may be on a network; a runtime that ends has nobody to tell.
+        let read = spawn_blocking(move || Files::read(&config, section)).await;
+        read.ok()
+    }
+
     fn renew(&mut self, files: Files) -> Result<()> {
         if files == self.seen {
             return Ok(());
@@ -157,5 +182,52 @@ impl Reload {
         self.seen = files;
         info!(section = self.section, "certificates renewed");
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A certificate and its key, both PEM.
+    fn issue() -> (String, String) {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        (made.cert.pem(), made.signing_key.serialize_pem())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn files_are_not_used_while_somebody_writes_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let (cert, key) = (folder.path().join("tls.crt"), folder.path().join("tls.key"));
+        let (own, own_key) = issue();
+        let (above, _) = issue();
+        fs::write(&cert, format!("{own}{above}")).unwrap();
+        fs::write(&key, own_key).unwrap();
+        let config = Config {
+            reload_interval: Duration::from_secs(10),
+            ..Config::new(&cert, &key)
+        };
+        let (tls, reload) = open(config, "http.tls", Protocol::Http).unwrap();
+        let running = tokio::spawn(reload.run());
+        let mut current = tls.current.clone();
+        current.mark_unchanged();
+
+        // The chain is cut short at the first look and whole before the second.
+        sleep(Duration::from_secs(9)).await;
+        let (own, own_key) = issue();
+        fs::write(&cert, &own).unwrap();
+        fs::write(&key, own_key).unwrap();
+        sleep(Duration::from_secs(1) + SETTLE / 2).await;
+        assert!(!current.has_changed().unwrap());
+        fs::write(&cert, format!("{own}{above}")).unwrap();
+        sleep(SETTLE * 4).await;
+        assert!(!current.has_changed().unwrap(), "half a chain is served");
+
+        // What stays is used.
+        sleep(Duration::from_secs(11)).await;
+        assert!(current.has_changed().unwrap());
+        running.abort();
     }
 }

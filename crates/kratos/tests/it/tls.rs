@@ -180,7 +180,8 @@ async fn a_client_shows_the_certificate_that_is_required() {
     assert!(answer.ends_with("known by 1 certificate"), "{answer}");
 
     let forged = foreign.issue("a-client");
-    for own in [None, Some(&forged)] {
+    let expired = authority.issue_expired("a-client");
+    for own in [None, Some(&forged), Some(&expired)] {
         // With TLS 1.3 the client hears of the refusal after its own half of the handshake.
         let refused = match connect(&running, &authority.client(own, HTTP)).await {
             Ok(mut stream) => ask(&mut stream).await.is_err(),
@@ -358,4 +359,32 @@ async fn a_handshake_that_never_ends_holds_neither_its_place_nor_the_stop() {
         "{:?}",
         before.elapsed()
     );
+}
+
+#[tokio::test]
+async fn handshakes_that_hang_delay_nobody_else() {
+    let authority = Authority::new();
+    let files = Files::new(&authority.issue("localhost"));
+    let running = serve(files.config()).await;
+    let mut hanging = Vec::new();
+    for n in 0..50_u8 {
+        let mut stream = running.connect().await;
+        // None, one byte, or the head of a record that never comes.
+        stream
+            .write_all(&[0x16, 3, 1, 2, 0][..usize::from(n % 6).min(5)])
+            .await
+            .unwrap();
+        hanging.push(stream);
+    }
+    let asking = async {
+        let mut stream = connect(&running, &authority.client(None, HTTP))
+            .await
+            .unwrap();
+        ask(&mut stream).await.unwrap()
+    };
+    // Far less than a handshake may take.
+    let answer = tokio::time::timeout(Duration::from_secs(5), asking).await;
+    assert!(answer.unwrap().starts_with("HTTP/1.1 200"));
+    drop(hanging);
+    running.stop().await.unwrap();
 }

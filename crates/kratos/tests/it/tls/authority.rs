@@ -53,6 +53,18 @@ impl Authority {
         }
     }
 
+    /// One whose time is over.
+    pub(super) fn issue_expired(&self, name: &str) -> Pair {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        Pair {
+            cert: cert.pem(),
+            key: key.serialize_pem(),
+        }
+    }
+
     /// What a client trusts that knows this authority, with a certificate of its own or without.
     pub(super) fn client(&self, own: Option<&Pair>, alpn: &[u8]) -> TlsConnector {
         let mut roots = RootCertStore::empty();
