@@ -1,8 +1,8 @@
 //! A consumer that goes without a word.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
-use rocketmq_grpc::Client;
+use rocketmq_grpc::{Client, Lease};
 use tokio::time::Instant;
 
 use crate::server::{Place, Seen, client, in_seconds};
@@ -28,6 +28,8 @@ async fn what_a_crashed_consumer_held_is_back_within_the_lease_and_ten_seconds()
             let room = ids.len() - held.len();
             held.extend(crashing.receive(&first.topic, room).await.unwrap());
         }
+        let attempt = |lease: &Lease| (lease.message().id.clone(), lease.message().attempt);
+        let before: HashMap<_, _> = held.iter().map(attempt).collect();
         // No good-bye: the connections go, the leases with them.
         let gone: Client = std::mem::replace(&mut first.client, client());
         drop((crashing, gone, held));
@@ -39,7 +41,8 @@ async fn what_a_crashed_consumer_held_is_back_within_the_lease_and_ten_seconds()
             let received = tokio::time::timeout_at(by, other.receive(&first.topic, 32)).await;
             let leases = received.unwrap_or_else(|_| panic!("only {} are back", seen.0.len()));
             for lease in leases.unwrap() {
-                assert_eq!(lease.message().attempt, 2);
+                // The broker may have given it to a receive that was gone in between.
+                assert!(lease.message().attempt > before[&lease.message().id]);
                 seen.add(&lease);
                 other.settle(lease, rocketmq_grpc::Settlement::Ack);
             }
