@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    env,
+    env, process,
     sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -174,13 +174,15 @@ pub(crate) fn in_seconds(seconds: u64) -> Instant {
     Instant::now() + Duration::from_secs(seconds)
 }
 
+/// Also among processes that start in the same millisecond.
 pub(crate) fn unique() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap()
         .as_millis();
-    format!("{now}_{}", COUNT.fetch_add(1, Ordering::Relaxed))
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("{now}_{}_{count}", process::id())
 }
 
 /// Creates what `args` say: `topic` or `group`, and specs of rocketmq-admin.
