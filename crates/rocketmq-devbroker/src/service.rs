@@ -312,7 +312,8 @@ impl MessagingService for Service {
         let result = cx.client().and_then(|id| {
             self.core.with(|state, now| {
                 state.check_introduced(id)?;
-                state.change_invisible(now, &topic, &group, &request.receipt_handle, invisible)
+                let (handle, suspend) = (&request.receipt_handle, request.suspend());
+                state.change_invisible(now, &topic, &group, handle, invisible, suspend)
             })
         });
         let (status, receipt_handle) = parts(result);

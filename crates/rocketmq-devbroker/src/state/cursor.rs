@@ -197,10 +197,13 @@ impl Cursor {
         now: Timestamp,
         handle: &Handle,
         invisible: Duration,
+        suspend: bool,
         timers: &mut Timers,
     ) -> Result<Handle, Refusal> {
         match &mut self.mode {
-            Mode::Concurrent(mode) => mode.change_invisible(now, handle, invisible, timers),
+            Mode::Concurrent(mode) => {
+                mode.change_invisible(now, handle, invisible, suspend, timers)
+            }
             Mode::Ordered(mode) => mode.change_invisible(now, handle, invisible, timers),
         }
     }

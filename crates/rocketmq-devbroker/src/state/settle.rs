@@ -52,7 +52,8 @@ impl State {
         Ok(())
     }
 
-    /// Ends the lease `invisible` from now, sooner or later than it would have.
+    /// Ends the lease `invisible` from now, sooner or later than it would have. If the consumer
+    /// means to `suspend` the message, no attempt is spent then (in an ordered group it is).
     pub(crate) fn change_invisible(
         &mut self,
         now: Timestamp,
@@ -60,6 +61,7 @@ impl State {
         group: &str,
         handle: &str,
         invisible: Option<Duration>,
+        suspend: bool,
     ) -> Result<String, Refusal> {
         check_topic(topic)?;
         check_group(group)?;
@@ -71,7 +73,7 @@ impl State {
         let handle = Handle::decode(handle)?;
         let timers = &mut self.timers;
         let cursor = find(self.cursors.get_mut(handle.cursor), topic, group)?;
-        let handle = cursor.change_invisible(now, &handle, invisible, timers)?;
+        let handle = cursor.change_invisible(now, &handle, invisible, suspend, timers)?;
         self.advance(now);
         Ok(handle.encode())
     }

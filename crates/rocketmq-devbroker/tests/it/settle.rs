@@ -6,7 +6,7 @@ use rocketmq_devbroker::{Code, DevBroker, GroupConfig};
 use rocketmq_proto::v2;
 
 use crate::{
-    client::{code, handle, id, message, system},
+    client::{code, handle, id, message, resource, system},
     consume::pair,
 };
 
@@ -60,6 +60,30 @@ async fn a_replaced_handle_settles_nothing_although_it_is_accepted() {
     let acked = consumer.ack("t", "g", &[changed.receipt_handle]).await;
     assert_eq!(code(acked.status.as_ref()), Code::Ok);
     assert_eq!(broker.in_flight("g").len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_is_suspended_spends_no_attempt() {
+    let broker = DevBroker::start().await;
+    broker
+        .create_group("g", GroupConfig::new().retry_max_times(0))
+        .unwrap();
+    let (producer, consumer) = pair(&broker).await;
+    producer.put("t", "ID-1").await;
+    for _ in 0..3 {
+        let received = consumer.receive("t", "g").await;
+        let request = consumer.request(v2::ChangeInvisibleDurationRequest {
+            group: resource("g"),
+            topic: resource("t"),
+            receipt_handle: handle(&received.messages[0]),
+            invisible_duration: Some(prost_types::Duration::default()),
+            suspend: Some(true),
+            ..Default::default()
+        });
+        let mut stub = consumer.stub.clone();
+        stub.change_invisible_duration(request).await.unwrap();
+        assert_eq!(broker.dead_letters("g"), []);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -62,6 +62,8 @@ struct Lease {
     client: Arc<str>,
     /// The broker extends the lease until then, while the client is connected.
     renew_until: Option<Timestamp>,
+    /// The consumer has put the message off: its end spends no attempt.
+    suspended: bool,
 }
 
 impl Concurrent {
@@ -207,6 +209,7 @@ impl Concurrent {
             timer: timers.add(deadline, Event::Lapse(self.id, place)),
             client: Arc::clone(take.client),
             renew_until: take.invisible.renew_until(now),
+            suspended: false,
         };
         self.entries.insert(
             place,
@@ -295,6 +298,7 @@ impl Concurrent {
         now: Timestamp,
         handle: &Handle,
         invisible: Duration,
+        suspend: bool,
         timers: &mut Timers,
     ) -> Result<Handle, Refusal> {
         self.check(now, handle)?;
@@ -308,6 +312,7 @@ impl Concurrent {
             lease.deadline = deadline;
             lease.generation = generation;
             lease.renew_until = None;
+            lease.suspended = suspend;
         }
         Ok(Handle {
             generation,
@@ -343,6 +348,10 @@ impl Concurrent {
             lease.deadline = now.plus(AUTO_RENEW_STEP);
             lease.timer = timers.add(lease.deadline, event);
             return Lapsed::Nothing;
+        }
+        if lease.suspended {
+            entry.attempts -= 1;
+            self.changed.insert(place);
         }
         entry.lease = None;
         if entry.attempts >= max_attempts {

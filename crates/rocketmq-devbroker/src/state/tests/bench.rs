@@ -187,7 +187,7 @@ impl Bench {
 
     pub(super) fn change(&mut self, handle: &str, to: Duration) -> Result<String, Refusal> {
         self.state
-            .change_invisible(self.now, self.topic, self.group, handle, Some(to))
+            .change_invisible(self.now, self.topic, self.group, handle, Some(to), false)
     }
 
     pub(super) fn forward(&mut self, handle: &str) -> Result<(), Refusal> {

@@ -79,6 +79,7 @@ pub(crate) fn acts() -> [Vec<Part>; 2] {
         settle::CHANGES,
         settle::REPLACEMENTS,
         settle::LAPSES,
+        settle::SUSPENSIONS,
         dead_letter::FORWARD,
         dead_letter::KINDS,
         dead_letter::EXHAUSTED,

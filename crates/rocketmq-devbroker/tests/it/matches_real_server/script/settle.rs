@@ -13,6 +13,7 @@ const T: &str = "settle-t";
 const CHANGE: &str = "settle-change";
 const REPLACED: &str = "settle-replaced";
 const LAPSE: &str = "settle-lapse";
+const SUSPEND: &str = "settle-suspend";
 const EMPTY: &str = "settle-empty";
 const G: &str = "settle-g";
 const H: &str = "settle-h";
@@ -21,6 +22,7 @@ const TOPICS: &[Topic] = &[
     topic(CHANGE, TopicType::Normal, 1),
     topic(REPLACED, TopicType::Normal, 1),
     topic(LAPSE, TopicType::Normal, 1),
+    topic(SUSPEND, TopicType::Normal, 1),
     topic(EMPTY, TopicType::Normal, 1),
 ];
 
@@ -46,6 +48,14 @@ pub(crate) const REPLACEMENTS: Part = Part {
     run: |s| Box::pin(replaced(s)),
 };
 
+/// Messages that the consumer puts off.
+pub(crate) const SUSPENSIONS: Part = Part {
+    name: "suspended",
+    topics: &[],
+    groups: &[],
+    run: |s| Box::pin(suspended(s)),
+};
+
 /// Leases that run out.
 pub(crate) const LAPSES: Part = Part {
     name: "lapse",
@@ -53,6 +63,23 @@ pub(crate) const LAPSES: Part = Part {
     groups: &[],
     run: |s| Box::pin(lapse(s)),
 };
+
+async fn suspended(s: &mut Scene) {
+    let (by, mut held) = hold(s, SUSPEND, 1).await;
+    for (step, suspend) in [("first", true), ("second", true), ("third", false)] {
+        let request = v2::ChangeInvisibleDurationRequest {
+            group: resource(G),
+            topic: resource(SUSPEND),
+            receipt_handle: held.handle(0),
+            invisible_duration: seconds(1),
+            suspend: Some(suspend),
+            ..Default::default()
+        };
+        s.change_as(&format!("the {step} time"), &by, request).await;
+        let step = format!("after the {step} time");
+        held = s.receive_soon(&step, &by, ask(SUSPEND, G)).await;
+    }
+}
 
 /// Stores messages and receives them for 30 s.
 async fn hold(s: &mut Scene, topic: &str, count: usize) -> (Caller, Received) {
