@@ -74,8 +74,11 @@ pub struct Abandoned {
 struct Shared {
     /// Messages that were handed over and are not settled.
     open: Mutex<HashSet<String>>,
-    /// Nothing new is begun that can wait.
+    /// What fails to be settled from now on is told by the stop.
     stopping: CancellationToken,
+    /// Nothing is tried again. Only when nothing is received any more: what an orderly group hands
+    /// back would come again at once, to this consumer.
+    ending: CancellationToken,
     /// Ends the handlers that run past the deadline of the stop.
     abort: CancellationToken,
 }
@@ -112,6 +115,7 @@ impl PushConsumer {
         let shared = Arc::new(Shared {
             open: Mutex::default(),
             stopping: CancellationToken::new(),
+            ending: CancellationToken::new(),
             abort: CancellationToken::new(),
         });
         let loops = TaskTracker::new();
@@ -158,6 +162,7 @@ impl PushConsumer {
         self.shared.stopping.cancel();
         let ended = async {
             self.consumer.stop_receiving().await;
+            self.shared.ending.cancel();
             self.loops.wait().await;
         };
         if tokio::time::timeout_at(handlers_by, ended).await.is_err() {

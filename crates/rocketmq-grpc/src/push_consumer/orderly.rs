@@ -147,7 +147,7 @@ where
             .min(delays);
         delays -= delay;
         let waited = tokio::time::sleep(delay);
-        of.shared.stopping.run_until_cancelled(waited).await?;
+        of.shared.ending.run_until_cancelled(waited).await?;
         message.attempt += 1;
     }
     Some(Settlement::DeadLetter)
