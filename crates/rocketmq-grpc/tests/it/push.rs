@@ -282,3 +282,19 @@ async fn a_handler_that_panics_before_its_first_await_is_a_failure_and_frees_its
     let stopped = consumer.stop(Instant::now() + Duration::from_secs(5)).await;
     assert!(stopped.is_ok(), "{stopped:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_stop_hands_back_does_not_come_again_to_the_same_consumer() {
+    let fake = Fake::start();
+    let (consumer, log) = start(&fake, 8, |_| async { Err("no".to_owned()) }).await;
+    fake.push(vec![message(0, 0, "a")]);
+    eventually("it failed", || log.count("<0/0") == 1).await;
+    let server = fake.clone();
+    let again = tokio::spawn(async move {
+        eventually("it is handed back", || server.calls("change") > 0).await;
+        server.push(vec![message(0, 0, "a")]);
+    });
+    consumer.stop(in_seconds(5)).await.unwrap();
+    again.await.unwrap();
+    assert_eq!(log.count(">0/0"), 1, "{:?}", log.all());
+}
