@@ -19,6 +19,20 @@ const PIPE_BYTES: usize = 256 << 10;
 /// Connects to a broker in memory, whatever address is asked for.
 ///
 /// It is what tonic's `Endpoint::connect_with_connector` takes. It keeps the broker alive.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use rocketmq_devbroker::DevBroker;
+/// use tonic::transport::Endpoint;
+///
+/// let broker = DevBroker::start().await;
+/// let endpoint = Endpoint::from_static("http://whatever.invalid");
+/// let channel = endpoint.connect_with_connector(broker.connector()).await?;
+/// # drop(channel);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct Connector {
     broker: Arc<Inner>,

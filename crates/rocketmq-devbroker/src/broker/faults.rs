@@ -11,6 +11,24 @@ use crate::{
 
 impl DevBroker {
     /// The next `n` calls of `rpc` are answered with `code`, and nothing is done.
+    ///
+    /// ```
+    /// # use rocketmq_proto::v2::{self, messaging_service_client::MessagingServiceClient};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use rocketmq_devbroker::{Code, DevBroker, Rpc};
+    ///
+    /// let broker = DevBroker::start().await;
+    /// # let endpoint = tonic::transport::Endpoint::from_static("http://whatever.invalid");
+    /// # let channel = endpoint.connect_with_connector(broker.connector()).await?;
+    /// # let mut client = MessagingServiceClient::new(channel);
+    /// # let request = v2::QueryRouteRequest::default();
+    /// broker.fail_calls(Rpc::QueryRoute, 1, Code::TooManyRequests);
+    /// let answer = client.query_route(request).await?.into_inner();
+    /// assert_eq!(answer.status.unwrap().code(), Code::TooManyRequests);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn fail_calls(&self, rpc: Rpc, n: usize, code: Code) {
         self.faults(|faults| {
             let refused = faults.refused.entry(rpc).or_default();
