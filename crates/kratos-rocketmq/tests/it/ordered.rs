@@ -148,12 +148,12 @@ async fn a_group_of_the_other_kind_is_refused_with_the_command_that_mends_it() {
         (
             Subscription::new(TOPIC, GROUP),
             "subscribe with fifo()",
-            "-g ledger -o false",
+            "group create ledger ",
         ),
         (
             Subscription::new("news", "plain").fifo(),
             "fifo() subscription",
-            "-g plain -o true",
+            "group create plain:orderly ",
         ),
     ];
     for (subscription, what, command) in wrong {
