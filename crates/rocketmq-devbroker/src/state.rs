@@ -41,8 +41,6 @@ use std::{
     sync::Arc,
 };
 
-#[cfg(feature = "persist")]
-pub(crate) use self::facts::{Key as FactKey, Position, Taken, Value as FactValue};
 #[cfg(test)]
 pub(crate) use self::inspect::Census;
 use self::{
@@ -73,12 +71,17 @@ pub(crate) use self::{
     limits::{Limits, MAX_BATCH, MAX_LITE_TOPIC_BYTES},
     lite::sync_lite,
     log::Place,
-    message::{Delivered, Draft, MESSAGE_GROUP, Origin, Stored},
+    message::{Delivered, Draft, MESSAGE_GROUP, Stored},
     receive::{Answer, Ask, Poll},
     refusal::Refusal,
     send::Sent,
     settle::check_acks,
     transaction::{CheckTimes, End},
+};
+#[cfg(feature = "persist")]
+pub(crate) use self::{
+    facts::{Key as FactKey, Position, Taken, Value as FactValue},
+    message::Origin,
 };
 
 /// Queues of a topic that does not say how many.
