@@ -12,7 +12,8 @@ BROKERS = {"rocketmq-admin", "rocketmq-proto", "rocketmq-grpc", "rocketmq-devbro
 KRATOS = {"kratos-rs", "kratos-broker", "kratos-rocketmq"}
 RULES = {
     "kratos-rs": (set(), BROKERS | {"kratos-broker"}),
-    "kratos-broker": ({"kratos-rs"}, BROKERS | {"axum", "tonic"}),
+    "kratos-broker": ({"kratos-rs", "kratos-broker-macros"}, BROKERS | {"axum", "tonic"}),
+    "kratos-broker-macros": (set(), KRATOS | BROKERS | {"tokio"}),
     "rocketmq-proto": (set(), KRATOS),
     "rocketmq-admin": (set(), KRATOS | BROKERS - {"rocketmq-admin"} | {"tonic"}),
     "rocketmq-grpc": ({"rocketmq-proto"}, KRATOS | {"rocketmq-devbroker"}),

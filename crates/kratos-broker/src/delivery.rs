@@ -198,6 +198,14 @@ impl Delivery {
         Arc::make_mut(&mut self.run.extensions).insert(value);
     }
 
+    pub(crate) fn extensions(&self) -> &Arc<Extensions> {
+        &self.run.extensions
+    }
+
+    pub(crate) fn set_extensions(&mut self, extensions: Arc<Extensions>) {
+        self.run.extensions = extensions;
+    }
+
     /// The broker's own count, without retries in this process.
     pub(crate) fn broker_attempt(&self) -> u32 {
         self.parts.attempt.max(1)

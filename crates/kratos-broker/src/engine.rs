@@ -5,6 +5,7 @@
 //! A lane sees a [`Delivery`](crate::Delivery) and a ticket, never a lease, so its code knows no
 //! driver.
 
+pub(crate) mod batch_lane;
 pub(crate) mod cell;
 pub(crate) mod counters;
 pub(crate) mod drain;

@@ -35,8 +35,10 @@ use crate::Delivery;
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an extractor for state `{S}`",
+    label = "not an extractor",
     note = "extractors: State<T>, Json<T>, Protobuf<T>, Bytes, Headers, Key, Tag, Attempt, Deadline,",
-    note = "  MessageId, Cancelled, Extension<T>, Delivery, Option<Key>, Option<Tag>"
+    note = "  MessageId, Cancelled, Extension<T>, Delivery, Option<Key>, Option<Tag>",
+    note = "Batch<T> belongs to handlers of batches, which are given to subscribe_batch"
 )]
 pub trait FromDelivery<S>: Sized {
     /// Makes the argument.

@@ -6,7 +6,7 @@ mod service;
 
 pub use self::{
     failure::{AnyError, Disposition, Failure, HandlerError},
-    future::HandlerFuture,
+    future::{HandlerFuture, HandlerReturn},
     service::HandlerService,
 };
 
@@ -61,7 +61,7 @@ macro_rules! handler {
         where
             F: Fn($($arg,)*) -> Fut + Clone + Send + Sync + 'static,
             Fut: Future + Send,
-            Fut::Output: future::Outcome,
+            Fut::Output: HandlerReturn,
             $($arg: FromDelivery<S>,)*
         {
             type Future = HandlerFuture<Fut>;

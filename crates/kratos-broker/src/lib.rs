@@ -3,11 +3,13 @@
 //! * To send: a [`Message`] through a [`Publisher`].
 //! * To receive: handlers, plain async functions of [extractors](FromDelivery), in a [`Server`] that
 //!   the App runs, or in a [`Router`] that a server takes.
+//!   Handlers of several messages at once take a [`Batch`].
 //! * To bring a broker: [`driver`], tested by the conformance kit `testing` (feature `test-util`).
 //! * To test an application: [`memory`].
 //!
 //! This crate names no broker. It does no I/O of its own and reads no environment.
 
+mod batch;
 mod clock;
 mod codec;
 mod delivery;
@@ -31,12 +33,18 @@ pub mod testing;
 mod transaction;
 
 pub use bytes::Bytes;
+#[cfg(feature = "macros")]
+pub use kratos_broker_macros::debug_handler;
 
 #[cfg(feature = "json")]
 pub use self::extract::Json;
 #[cfg(feature = "protobuf")]
 pub use self::extract::Protobuf;
 pub use self::{
+    batch::{
+        Batch, BatchFuture, BatchHandler, BatchItem, BatchOutcome, BatchReturn, BatchSettings,
+        Deliveries, FromBatch, Outcomes,
+    },
     codec::CONTENT_TYPE,
     delivery::{Delivery, DeliveryParts},
     driver::{Consumer, Driver, Settlement},
@@ -46,14 +54,15 @@ pub use self::{
         Attempt, Cancelled, Deadline, Extension, FromDelivery, FromRef, Key, Rejection, State, Tag,
     },
     handler::{
-        AnyError, Disposition, Failure, Handler, HandlerError, HandlerFuture, HandlerService,
+        AnyError, Disposition, Failure, Handler, HandlerError, HandlerFuture, HandlerReturn,
+        HandlerService,
     },
     headers::Headers,
     message::{Message, MessageParts, RecallHandle, Receipt},
     names::{Group, MessageId, Topic},
     policy::{Backoff, Policy},
     publisher::Publisher,
-    router::{IntoRoute, Router},
+    router::{IntoBatchRoute, IntoRoute, Router},
     server::{Bound, Server},
     subscription::{Order, Subscription},
     transaction::{Resolution, Transacted},

@@ -1,5 +1,6 @@
 //! Subscriptions, by topic and group, with their handlers.
 
+mod batch_route;
 mod plan;
 mod route;
 
@@ -7,12 +8,12 @@ use std::fmt;
 
 use tower_layer::{Identity, Stack};
 
-pub use self::route::IntoRoute;
+pub use self::{batch_route::IntoBatchRoute, route::IntoRoute};
 pub(crate) use self::{
     plan::{GroupPlan, TopicPlan, plan},
     route::{Lanes, Route},
 };
-use crate::{Group, Subscription, Topic};
+use crate::{BatchSettings, Group, Subscription, Topic};
 
 /// Subscriptions with their handlers: a plain value, for any driver.
 ///
@@ -76,6 +77,35 @@ impl<S: Clone + Send + Sync + 'static, L> Router<S, L> {
     ) -> Self {
         self.routes
             .push(handler.into_route(subscription, &self.layers));
+        self
+    }
+
+    /// Adds a subscription whose handler takes a [`Batch`](crate::Batch) of messages at once;
+    /// [`concurrency`](Subscription::concurrency) is how many batches are handled at once.
+    ///
+    /// Every message has an outcome of its own ([`BatchOutcome`](crate::BatchOutcome)), and what
+    /// follows is what follows for a single message, by the subscription's policy. Beyond that:
+    ///
+    /// * A batch takes what is there, and waits for more only if its settings say so.
+    /// * An error, a panic, or the time limit fails all messages of the batch. The last attempt of
+    ///   a message that has failed before is made in a batch by itself: no message is dead-lettered
+    ///   for what another one did.
+    /// * A message that cannot be decoded is dead-lettered by itself; the handler does not see it.
+    /// * When one lease is lost, or the process stops, the handler is cancelled. Nothing is settled
+    ///   for a message whose lease is lost; the others have not failed, and run again.
+    /// * Where order is kept, a batch may hold several messages of a key, in order. Behind one that
+    ///   is tried again none of its key is settled: they come again after it, in order, and none of
+    ///   their attempts is spent.
+    /// * The batch's span is a root, linked to the sender of every message.
+    #[must_use]
+    pub fn subscribe_batch<T>(
+        mut self,
+        subscription: Subscription,
+        settings: BatchSettings,
+        handler: impl IntoBatchRoute<T, S, L>,
+    ) -> Self {
+        self.routes
+            .push(handler.into_batch_route(subscription, settings, &self.layers));
         self
     }
 

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tower_layer::{Identity, Stack};
 
 use crate::{
-    Counters, Group, IntoRoute, Router, Subscription, Topic,
+    BatchSettings, Counters, Group, IntoBatchRoute, IntoRoute, Router, Subscription, Topic,
     driver::Driver,
     engine::{
         Running,
@@ -90,6 +90,18 @@ impl<D: Driver, S: Clone + Send + Sync + 'static, L> Server<D, S, L> {
         handler: impl IntoRoute<T, S, L>,
     ) -> Self {
         self.map(|router| router.subscribe_with(subscription, handler))
+    }
+
+    /// Adds a subscription whose handler takes several messages at once:
+    /// [`Router::subscribe_batch`].
+    #[must_use]
+    pub fn subscribe_batch<T>(
+        self,
+        subscription: Subscription,
+        settings: BatchSettings,
+        handler: impl IntoBatchRoute<T, S, L>,
+    ) -> Self {
+        self.map(|router| router.subscribe_batch(subscription, settings, handler))
     }
 
     /// Wraps the subscriptions added after this call: [`Router::layer`].

@@ -2,7 +2,7 @@
 
 use std::{any::Any, fmt, sync::Arc, time::Duration};
 
-use crate::{AnyError, Disposition, Group, Policy, Topic, driver::Filter};
+use crate::{AnyError, BatchSettings, Disposition, Group, Policy, Topic, driver::Filter};
 
 /// Most lanes of a subscription.
 pub(crate) const CONCURRENCY_MAX: usize = 4_096;
@@ -38,6 +38,8 @@ pub struct Subscription {
     pub(crate) invisible: Duration,
     pub(crate) max_hold: Duration,
     pub(crate) handler_timeout: Option<Duration>,
+    /// Most messages of a batch; 1 where there are none.
+    batch: usize,
     classifiers: Vec<Classifier>,
 }
 
@@ -73,6 +75,7 @@ impl Subscription {
             invisible: Duration::from_secs(30),
             max_hold: Duration::from_secs(3600),
             handler_timeout: None,
+            batch: 1,
             classifiers: Vec::new(),
         }
     }
@@ -91,13 +94,13 @@ impl Subscription {
         self
     }
 
-    /// Sets how many messages are handled at once: 16 by default, 1 to 4,096.
+    /// Sets how many messages, or batches, are handled at once: 16 by default, 1 to 4,096.
     pub fn concurrency(mut self, lanes: usize) -> Self {
         self.concurrency = lanes.clamp(1, CONCURRENCY_MAX);
         self
     }
 
-    /// Sets how many messages may wait here for a free lane: 32 by default. Fewer spread better
+    /// Sets how many messages may wait here for a free lane: 32 by default, or one batch. Fewer spread better
     /// over the members of a group; more hide the broker's latency.
     pub fn prefetch(mut self, messages: usize) -> Self {
         self.prefetch = Some(messages);
@@ -203,7 +206,13 @@ impl Subscription {
 
     /// Waiting and running messages together.
     pub(crate) fn capacity(&self) -> usize {
-        self.concurrency + self.prefetch.unwrap_or(32)
+        self.concurrency * self.batch + self.prefetch.unwrap_or(32.max(self.batch))
+    }
+
+    /// The handler takes batches.
+    pub(crate) fn batches(mut self, settings: &BatchSettings) -> Self {
+        self.batch = settings.max_messages;
+        self
     }
 
     pub(crate) fn classifiers(&self) -> Classifiers {

@@ -17,6 +17,11 @@ use crate::{Description, Endpoint, Health, Result, Shutdown, StartContext};
 ///   After every server of the App is bound, all are served.
 /// * `bind` may be dropped at any await; nothing may leak then.
 /// * Constructors do no I/O.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a server that an App can run",
+    label = "not a server",
+    note = "a message server whose handlers take State<T> is one after `.with_state(state)`"
+)]
 pub trait Server: Send + 'static {
     /// The server once it is bound.
     type Bound: BoundServer;

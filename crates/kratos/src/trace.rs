@@ -20,7 +20,7 @@
 mod traceparent;
 
 use opentelemetry::{
-    Context,
+    Context, KeyValue,
     trace::{FutureExt, TraceContextExt, TraceState, WithContext},
 };
 use tracing::{Instrument, Span, instrument::Instrumented};
@@ -105,6 +105,18 @@ pub fn set_parent(span: &Span, parent: SpanContext) {
 /// Links `span` to another, which is not its parent.
 pub fn add_link(span: &Span, to: SpanContext) {
     span.add_link(to);
+}
+
+/// Links `span` to another, with attributes of the link: what is true of one of many, as one
+/// message of a batch.
+pub fn add_link_with(
+    span: &Span,
+    to: SpanContext,
+    attributes: impl IntoIterator<Item = (&'static str, String)>,
+) {
+    let attributes = attributes.into_iter();
+    let attributes = attributes.map(|(key, value)| KeyValue::new(key, value));
+    span.add_link_with_attributes(to, attributes.collect());
 }
 
 /// Runs `future` in `span`, as a child of `parent`.

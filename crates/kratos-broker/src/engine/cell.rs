@@ -34,17 +34,40 @@ pub(crate) struct LaneCell {
 
 #[derive(Debug, Default)]
 struct State {
-    running: Option<Ticket>,
+    runs: Runs,
     cancel: Option<Cancel>,
     token: Option<CancellationToken>,
 }
 
+#[derive(Debug, Default)]
+enum Runs {
+    #[default]
+    Nothing,
+    One(Ticket),
+    /// The messages of a batch. Its cell is its own, so none but they know it.
+    Batch,
+}
+
+// === impl LaneCell ===
+
 impl LaneCell {
+    /// The cell of one batch, which starts.
+    pub(crate) fn of_batch() -> Self {
+        let state = State {
+            runs: Runs::Batch,
+            ..State::default()
+        };
+        Self {
+            state: Mutex::new(state),
+            ..Self::default()
+        }
+    }
+
     /// A message starts on this lane.
     pub(crate) fn begin(&self, ticket: Ticket) {
         let mut state = self.lock();
         *state = State {
-            running: Some(ticket),
+            runs: Runs::One(ticket),
             cancel: None,
             token: None,
         };
@@ -56,11 +79,11 @@ impl LaneCell {
         *self.lock() = State::default();
     }
 
-    /// Cancels the message if it still runs here.
+    /// Cancels the message, and the batch that it is in, if it still runs here.
     pub(crate) fn cancel(&self, ticket: Ticket, why: Cancel) {
         {
             let mut state = self.lock();
-            if state.running != Some(ticket) || state.cancel.is_some() {
+            if !state.runs.has(ticket) || state.cancel.is_some() {
                 return;
             }
             state.cancel = Some(why);
@@ -89,7 +112,7 @@ impl LaneCell {
     /// The token of a message; one that has fired if the message runs here no longer.
     pub(crate) fn token(&self, ticket: Ticket) -> CancellationToken {
         let mut state = self.lock();
-        if state.running == Some(ticket) {
+        if state.runs.has(ticket) {
             return state.token.get_or_insert_default().clone();
         }
         drop(state);
@@ -101,5 +124,17 @@ impl LaneCell {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing under this lock panics half way; a poisoned lock is as good as any.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Runs ===
+
+impl Runs {
+    fn has(&self, ticket: Ticket) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::One(one) => *one == ticket,
+            Self::Batch => true,
+        }
     }
 }

@@ -54,8 +54,9 @@ counters! {
     dead_lettered;
     /// Messages that were given back unfinished.
     handed_back;
-    /// Messages that were done and come again all the same: an earlier one of their batch was handed
-    /// back or lost. Only where a broker's batch is one unit (ordered messages).
+    /// Messages that were done and come again all the same: an earlier one of their unit was handed
+    /// back or lost (only where a broker's batch is one unit), or an earlier one of their key failed
+    /// in the same [`Batch`](crate::Batch). Only where order is kept.
     repeated;
     /// Messages whose lease was lost while they waited, ran, or were about to be settled.
     leases_lost;

@@ -69,14 +69,14 @@ pub(crate) struct Inbox {
 }
 
 /// How an attempt ended.
-enum Ended {
-    Done,
+pub(super) enum Ended<R = ()> {
+    Done(R),
     Failed(Failure),
     Cancelled(Cancel),
 }
 
 /// What follows an attempt.
-enum Verdict {
+pub(super) enum Verdict {
     Settle(Settlement),
     Park(Duration),
     Fatal(kratos::Error),
@@ -103,7 +103,8 @@ where
                 // It may be half changed.
                 service = prototype.clone();
             }
-            inbox.conclude(job, ended);
+            let verdict = inbox.verdict(&job, &ended);
+            inbox.conclude(job, verdict);
         } else {
             inbox.cell.end();
             inbox.queue.release(slot);
@@ -136,7 +137,8 @@ where
     let (span, parent) = span::process(settings, &delivery);
 
     // The whole attempt is inside, the drop of the handler's future too: either may panic.
-    let work = AssertUnwindSafe(handle(service, delivery, &inbox.cell, time_limit)).catch_unwind();
+    let work = handle(service, delivery, &inbox.cell, time_limit);
+    let work = AssertUnwindSafe(work).catch_unwind();
     let caught = if span.is_disabled() && parent.is_none() {
         work.await
     } else {
@@ -151,19 +153,19 @@ where
 }
 
 /// Calls the service and waits for it, for a cancellation, or for the time limit.
-async fn handle<Svc>(
+pub(super) async fn handle<Svc, Req>(
     service: &mut Svc,
-    delivery: Delivery,
+    request: Req,
     cell: &LaneCell,
     time_limit: Option<Instant>,
-) -> Ended
+) -> Ended<Svc::Response>
 where
-    Svc: Service<Delivery, Response = ()>,
+    Svc: Service<Req>,
     Svc::Error: Into<Failure>,
 {
     let called = pin!(async {
         poll_fn(|cx| service.poll_ready(cx)).await?;
-        service.call(delivery).await
+        service.call(request).await
     });
     let limit = pin!(async {
         match time_limit {
@@ -178,7 +180,7 @@ where
         }
         if let Poll::Ready(result) = called.as_mut().poll(cx) {
             return Poll::Ready(match result {
-                Ok(()) => Ended::Done,
+                Ok(response) => Ended::Done(response),
                 Err(error) => Ended::Failed(error.into()),
             });
         }
@@ -196,21 +198,21 @@ where
     match &ended {
         Ended::Cancelled(_) => cell.fire(),
         Ended::Failed(failure) if failure.error_type() == "timeout" => cell.fire(),
-        Ended::Failed(_) | Ended::Done => {}
+        Ended::Failed(_) | Ended::Done(_) => {}
     }
     ended
 }
 
-fn panic_failure(panic: &(dyn Any + Send)) -> Failure {
+pub(super) fn panic_failure(panic: &(dyn Any + Send)) -> Failure {
     let words = panic.downcast_ref::<&str>().copied();
     let words = words.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     let message = format!("handler panicked: {}", words.unwrap_or("no message"));
     Failure::typed(Disposition::Retry, "panic", message)
 }
 
-fn record(span: &Span, ended: &Ended) {
+pub(super) fn record<R>(span: &Span, ended: &Ended<R>) {
     match ended {
-        Ended::Done => {}
+        Ended::Done(_) => {}
         Ended::Failed(failure) => {
             span.record("error.type", failure.error_type());
             span.record("otel.status_code", "ERROR");
@@ -225,21 +227,43 @@ fn record(span: &Span, ended: &Ended) {
     }
 }
 
+// === impl LaneSettings ===
+
+impl LaneSettings {
+    /// Whether this is the last attempt of a message that has failed before.
+    pub(super) fn is_last_resort(&self, job: &Job) -> bool {
+        let (attempt, exhausted) = attempts(job, self.policy_of(job));
+        exhausted && attempt > 1
+    }
+
+    fn policy_of(&self, job: &Job) -> &Policy {
+        if job.is_ordered() {
+            &self.ordered_policy
+        } else {
+            &self.policy
+        }
+    }
+}
+
 // === impl Inbox ===
 
 impl Inbox {
-    /// Settles a message after its attempt, or parks it for the next one.
-    fn conclude(&self, job: Job, ended: Ended) {
-        let verdict = match ended {
-            Ended::Done => {
+    /// What follows an attempt; counted and logged.
+    pub(super) fn verdict(&self, job: &Job, ended: &Ended) -> Verdict {
+        match ended {
+            Ended::Done(()) => {
                 self.settings.counters.handled();
                 Verdict::Settle(Settlement::Ack)
             }
-            Ended::Failed(failure) => self.judge(&job, &failure),
+            Ended::Failed(failure) => self.judge(job, failure),
             Ended::Cancelled(Cancel::LeaseLost) => Verdict::Nothing,
             Ended::Cancelled(Cancel::BatchLost) => Verdict::GiveUp,
             Ended::Cancelled(Cancel::Shutdown) => Verdict::CutOff,
-        };
+        }
+    }
+
+    /// Settles a message after its attempt, or parks it for the next one.
+    pub(super) fn conclude(&self, job: Job, verdict: Verdict) {
         let (ticket, slot) = (job.ticket, job.slot());
         match verdict {
             Verdict::Park(wait) => return self.park(job, wait),
@@ -262,11 +286,7 @@ impl Inbox {
     fn judge(&self, job: &Job, failure: &Failure) -> Verdict {
         let settings = &*self.settings;
         settings.counters.failed();
-        let policy = if job.is_ordered() {
-            &settings.ordered_policy
-        } else {
-            &settings.policy
-        };
+        let policy = settings.policy_of(job);
         let (attempt, exhausted) = attempts(job, policy);
         let after = match failure.disposition() {
             Disposition::Retry => Some(policy.backoff.after(attempt)),

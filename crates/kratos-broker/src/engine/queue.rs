@@ -1,5 +1,6 @@
 //! The queue of one subscription: order per key, everything else to any free lane.
 
+mod batch;
 mod slots;
 
 use std::{

@@ -4,7 +4,7 @@ use kratos::trace::{self, SpanContext};
 use tracing::{Span, field};
 
 use super::lane::LaneSettings;
-use crate::Delivery;
+use crate::{Deliveries, Delivery};
 
 /// A `process {topic}` span, linked to the sender's span, and the latter as the parent to be.
 ///
@@ -32,4 +32,39 @@ pub(crate) fn process(settings: &LaneSettings, delivery: &Delivery) -> (Span, Op
         trace::add_link(&span, parent.clone());
     }
     (span, parent)
+}
+
+/// A `process {topic}` span of a batch: a root of its own, linked to the sender of every message.
+/// What differs between messages is on the links.
+pub(crate) fn process_batch(settings: &LaneSettings, batch: &Deliveries) -> Span {
+    let topic = batch.topic().as_str();
+    let span = tracing::info_span!(
+        parent: None,
+        "process",
+        otel.name = %format_args!("process {topic}"),
+        otel.kind = "consumer",
+        otel.status_code = field::Empty,
+        error.type = field::Empty,
+        messaging.system = settings.system,
+        messaging.operation.name = "process",
+        messaging.operation.type = "process",
+        messaging.destination.name = topic,
+        messaging.consumer.group.name = settings.group.as_str(),
+        messaging.batch.message_count = batch.len(),
+    );
+    if span.is_disabled() {
+        return span;
+    }
+    for delivery in batch.iter() {
+        if let Some(sender) = trace::extract(|name| delivery.headers().get(name)) {
+            let attributes = [
+                ("messaging.message.id", Some(delivery.id().as_str())),
+                ("messaging.destination.partition.id", delivery.partition()),
+            ];
+            let known = attributes.into_iter();
+            let known = known.filter_map(|(name, value)| Some((name, value?.to_owned())));
+            trace::add_link_with(&span, sender, known);
+        }
+    }
+    span
 }

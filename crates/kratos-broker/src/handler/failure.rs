@@ -42,8 +42,10 @@ pub enum Disposition {
 /// }
 /// ```
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is not a handler error",
-    note = "write `impl HandlerError for {Self} {{}}`, or return Result<(), AnyError>"
+    message = "nothing says what follows when a handler fails with `{Self}`",
+    label = "an error without a policy",
+    note = "for an error type of your own: `impl HandlerError for {Self} {{}}` retries it",
+    note = "for any other: return Result<(), AnyError>; `?` makes one of every error, AnyError::msg of text"
 )]
 pub trait HandlerError: fmt::Display + Send + 'static {
     /// What follows: [`Disposition::Retry`] unless overridden.

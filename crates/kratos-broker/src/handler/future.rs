@@ -25,9 +25,10 @@ pin_project! {
 /// What a handler may return.
 #[diagnostic::on_unimplemented(
     message = "a message handler cannot return `{Self}`",
-    note = "it returns () or Result<(), E> where E: HandlerError"
+    note = "it returns () or Result<(), E> where E: HandlerError",
+    note = "a handler of batches returns more, and is given to subscribe_batch"
 )]
-pub trait Outcome: sealed::Sealed {
+pub trait HandlerReturn: sealed::Sealed {
     #[doc(hidden)]
     fn into_result(self, classify: &Classify) -> Result<(), Failure>;
 }
@@ -38,15 +39,15 @@ mod sealed {
     impl<E> Sealed for Result<(), E> {}
 }
 
-// === impl Outcome ===
+// === impl HandlerReturn ===
 
-impl Outcome for () {
+impl HandlerReturn for () {
     fn into_result(self, _: &Classify) -> Result<(), Failure> {
         Ok(())
     }
 }
 
-impl<E: HandlerError> Outcome for Result<(), E> {
+impl<E: HandlerError> HandlerReturn for Result<(), E> {
     fn into_result(self, classify: &Classify) -> Result<(), Failure> {
         self.map_err(|error| {
             let classified = classify.0.ask(&error as &dyn Any);
@@ -75,7 +76,7 @@ impl<F> HandlerFuture<F> {
     }
 }
 
-impl<F: Future<Output: Outcome>> Future for HandlerFuture<F> {
+impl<F: Future<Output: HandlerReturn>> Future for HandlerFuture<F> {
     type Output = Result<(), Failure>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {

@@ -28,7 +28,8 @@ pub(crate) trait Lanes: Send {
     note = "  State<T>, Json<T>, Protobuf<T>, Bytes, Headers, Key, Tag, Attempt, Deadline, MessageId,",
     note = "  Cancelled, Extension<T>, Delivery, or Option<Key>, Option<Tag>, Result<T, Rejection>",
     note = "that returns () or Result<(), E> where E: HandlerError (write `impl HandlerError for E {{}}`)",
-    note = "State<T> needs T to be the router's state, or T: FromRef of it; the future must be Send"
+    note = "State<T> needs T to be the router's state, or T: FromRef of it; the future must be Send",
+    note = "a function of Batch<T> goes to subscribe_batch; #[kratos_broker::debug_handler] names what is wrong"
 )]
 pub trait IntoRoute<T, S, L>: sealed::Sealed<T, S, L> {
     #[doc(hidden)]
@@ -52,7 +53,7 @@ enum Kind<S> {
     Ready(Box<dyn Lanes>),
 }
 
-trait Pending<S>: Send {
+pub(super) trait Pending<S>: Send {
     fn with_state(self: Box<Self>, state: S) -> Box<dyn Lanes>;
 }
 
@@ -86,10 +87,7 @@ where
             classify: Classify(subscription.classifiers()),
             arguments: PhantomData,
         };
-        Route {
-            subscription,
-            kind: Kind::Pending(Box::new(pending)),
-        }
+        Route::pending(subscription, Box::new(pending))
     }
 }
 
@@ -98,6 +96,13 @@ impl<H, T, S, L> sealed::Sealed<T, S, L> for H where H: Handler<T, S> {}
 // === impl Route ===
 
 impl<S> Route<S> {
+    pub(super) fn pending(subscription: Subscription, pending: Box<dyn Pending<S>>) -> Self {
+        Self {
+            subscription,
+            kind: Kind::Pending(pending),
+        }
+    }
+
     pub(crate) fn subscription(&self) -> &Subscription {
         &self.subscription
     }

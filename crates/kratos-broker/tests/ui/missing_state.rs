@@ -1,4 +1,6 @@
-use kratos_broker::{Router, State};
+//! A router, and a server, whose handlers miss their state.
+
+use kratos_broker::{Router, Server, State, memory};
 
 #[derive(Clone)]
 struct Store;
@@ -7,4 +9,6 @@ async fn save(State(_): State<Store>) {}
 
 fn main() {
     let _: Router = Router::new().subscribe("orders", "billing", save);
+    let server = Server::new(memory::Broker::new()).subscribe("orders", "billing", save);
+    kratos::App::new().server(server);
 }

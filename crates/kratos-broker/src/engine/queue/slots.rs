@@ -83,6 +83,17 @@ impl State {
         slot.busy
     }
 
+    /// Whether a lane may put these back, to run again here.
+    pub(super) fn takes_back(&self, jobs: &[Job]) -> bool {
+        match self.mode {
+            Mode::Open => true,
+            Mode::Paused | Mode::Draining | Mode::Finishing => {
+                jobs.iter().all(|job| job.must_finish)
+            }
+            Mode::Closed => false,
+        }
+    }
+
     /// Moves slots whose time has come to the ready ones.
     pub(super) fn unpark(&mut self) {
         if self.parked.is_empty() {

@@ -1,0 +1,164 @@
+//! Several messages at once: what a lane takes for a batch, and what it puts back.
+
+use tokio::time::{Instant, sleep_until};
+
+use super::{
+    Job, Queue,
+    slots::{Mode, Ready, State},
+};
+use crate::{BatchSettings, clock::from_now};
+
+/// A batch that is being filled.
+struct Filling<'a> {
+    settings: &'a BatchSettings,
+    /// Which messages are handled by themselves.
+    alone: &'a (dyn Fn(&Job) -> bool + Sync),
+    jobs: Vec<Job>,
+    bytes: usize,
+    /// Whose messages are in the batch: no other lane takes from them.
+    slots: Vec<usize>,
+    /// It takes no more: its message is alone, or the next one does not fit.
+    closed: bool,
+}
+
+/// What a look at the queue has told a batch.
+#[derive(PartialEq, Eq)]
+enum Look {
+    /// There may be more soon.
+    Hungry,
+    /// It is as full as it gets.
+    Full,
+}
+
+// === impl Queue ===
+
+impl Queue {
+    /// Waits for messages that may run, and for more to come with them, up to the settings' linger;
+    /// `None` when there will be none. What is `alone` comes by itself.
+    ///
+    /// Messages of one key come in order, as many as there are.
+    pub(crate) async fn next_batch(
+        &self,
+        settings: &BatchSettings,
+        alone: &(dyn Fn(&Job) -> bool + Sync),
+    ) -> Option<Vec<Job>> {
+        let first = self.next().await?;
+        let mut filling = Filling {
+            settings,
+            alone,
+            bytes: first.delivery.body().len(),
+            slots: first.slot.into_iter().collect(),
+            closed: alone(&first),
+            jobs: vec![first],
+        };
+        let until = from_now(settings.linger);
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.fill(&mut filling) == Look::Full || Instant::now() >= until {
+                break;
+            }
+            tokio::select! {
+                () = changed => {}
+                () = sleep_until(until) => {}
+            }
+        }
+        // Hand the baton on: another lane takes the next one, or watches the next time.
+        self.changed.notify_one();
+        Some(filling.jobs)
+    }
+
+    /// Puts what a lane has taken of one slot back in front of it, in order; the slot stays the
+    /// lane's. Gives all back if the queue does not take every one.
+    pub(crate) fn put_back(&self, slot: usize, jobs: Vec<Job>) -> Result<(), Vec<Job>> {
+        let mut state = self.lock();
+        if !state.takes_back(&jobs) {
+            return Err(jobs);
+        }
+        for job in jobs.into_iter().rev() {
+            state.slots[slot].jobs.push_front(job);
+        }
+        Ok(())
+    }
+
+    /// Puts a message that has no slot back in front of all; gives it back if the queue does not
+    /// take it.
+    pub(crate) fn put_back_free(&self, job: Job) -> Result<(), Job> {
+        let mut state = self.lock();
+        if !state.takes_back(std::slice::from_ref(&job)) {
+            return Err(job);
+        }
+        state.ready.push_front(Ready::Free(job));
+        drop(state);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Takes what is there.
+    fn fill(&self, filling: &mut Filling<'_>) -> Look {
+        let mut state = self.lock();
+        if state.mode == Mode::Paused {
+            return Look::Full;
+        }
+        state.unpark();
+        // What has come for a key of the batch is listed nowhere: its slot is taken.
+        for held in 0..filling.slots.len() {
+            filling.take_of(&mut state, held);
+        }
+        while !filling.is_full()
+            && let Some(entry) = state.ready.pop_front()
+        {
+            match entry {
+                Ready::Free(job) if filling.fits(&job) => filling.add(job),
+                Ready::Slot(at) if state.slots[at].jobs.is_empty() => {
+                    state.let_go(at);
+                }
+                Ready::Slot(at) if filling.fits(&state.slots[at].jobs[0]) => {
+                    filling.slots.push(at);
+                    filling.take_of(&mut state, filling.slots.len() - 1);
+                }
+                too_much => {
+                    state.ready.push_front(too_much);
+                    filling.closed = true;
+                }
+            }
+        }
+        if state.ready.is_empty() {
+            self.hungry.notify_waiters();
+        }
+        if filling.is_full() || state.mode != Mode::Open {
+            Look::Full
+        } else {
+            Look::Hungry
+        }
+    }
+}
+
+// === impl Filling ===
+
+impl Filling<'_> {
+    fn fits(&self, job: &Job) -> bool {
+        let bytes = self.bytes.saturating_add(job.delivery.body().len());
+        !self.is_full() && bytes <= self.settings.max_bytes && !(self.alone)(job)
+    }
+
+    fn is_full(&self) -> bool {
+        self.closed
+            || self.jobs.len() >= self.settings.max_messages
+            || self.bytes >= self.settings.max_bytes
+    }
+
+    fn add(&mut self, job: Job) {
+        self.bytes = self.bytes.saturating_add(job.delivery.body().len());
+        self.jobs.push(job);
+    }
+
+    /// Takes what fits of a slot that the batch holds.
+    fn take_of(&mut self, state: &mut State, held: usize) {
+        let waiting = &mut state.slots[self.slots[held]].jobs;
+        while let Some(job) = waiting.pop_front_if(|job| self.fits(job)) {
+            self.add(job);
+        }
+    }
+}
