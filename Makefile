@@ -1,7 +1,7 @@
 # Two commands do everything on a machine with Rust: `make run` and `make test`.
 # The real server (rocketmq-up, e2e) wants Java 17, Maven and Python besides.
 
-.PHONY: run test lint doc proto rocketmq-up rocketmq-down e2e record help
+.PHONY: run test lint doc proto rocketmq-up rocketmq-down e2e chaos record help
 
 # One service: HTTP on 127.0.0.1:8000, gRPC on 127.0.0.1:9000, the broker embedded. Ctrl-C drains.
 # The binary takes make's place, so a signal reaches it and its exit code is make's.
@@ -29,6 +29,9 @@ rocketmq-down:
 
 e2e: ## everything that is tried against a real Apache RocketMQ, started on ports of its own
 	bash .ci/e2e
+
+chaos: ## ten minutes of SIGKILL, dead connections and restarts on a real Apache RocketMQ
+	bash .ci/chaos 600 --real
 
 record: ## asks a real Apache RocketMQ again what the dev broker is compared with
 	bash .ci/record

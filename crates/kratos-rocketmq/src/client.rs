@@ -98,6 +98,29 @@ impl Client {
         shared.into()
     }
 
+    /// A client around one of `rocketmq_grpc`, for what [`Config`] has no words for: interceptors, a
+    /// connector, addresses that a port forwarding has changed. Does no I/O. Broadcasts have no name
+    /// server to ask.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), rocketmq_grpc::Error> {
+    /// // Through a forwarded port: the addresses that the server tells are of no use here.
+    /// let config = rocketmq_grpc::Config::new("127.0.0.1:18081")
+    ///     .rewrite_addresses(|_, _| ("127.0.0.1".to_owned(), 18_081));
+    /// let client = kratos_rocketmq::Client::around(rocketmq_grpc::Client::new(config)?);
+    /// # let _ = client;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn around(client: rocketmq_grpc::Client) -> Self {
+        let shared = Shared {
+            client: OnceLock::from(client),
+            ..Shared::new(Connection::named("a client of its own making"))
+        };
+        shared.into()
+    }
+
     /// The cluster that `config` names; with no endpoints, a broker inside this process.
     ///
     /// # Errors

@@ -113,7 +113,6 @@ impl Connection {
     }
 
     /// Of a client that is there already.
-    #[cfg(feature = "embedded")]
     pub(crate) fn named(endpoints: &str) -> Self {
         Self {
             endpoints: endpoints.to_owned(),

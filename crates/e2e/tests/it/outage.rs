@@ -3,8 +3,6 @@
 //!
 //! The restart is of the server that all tests share, so these run alone: see `.ci/e2e`.
 
-mod relay;
-
 use std::{
     collections::HashSet,
     env,
@@ -27,8 +25,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use self::relay::Relay;
 use crate::site::{Kind, Site};
+use e2e::relay::Relay;
 
 const MESSAGES: usize = 10_000;
 /// Sends at once.
@@ -78,10 +76,10 @@ async fn a_restart_of_the_proxy_loses_no_confirmed_message() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_that_is_dead_without_a_word_loses_no_confirmed_message() {
     let site = Site::real().await;
-    let relay = Arc::new(Relay::to(site.endpoints()).await);
-    let (host, port) = (relay.addr.ip().to_string(), relay.addr.port());
+    let relay = Arc::new(Relay::to(site.endpoints()).await.unwrap());
+    let (host, port) = (relay.addr().ip().to_string(), relay.addr().port());
     let config =
-        Config::new(relay.addr.to_string()).rewrite_addresses(move |_, _| (host.clone(), port));
+        Config::new(relay.addr().to_string()).rewrite_addresses(move |_, _| (host.clone(), port));
     let client = Client::new(config).unwrap();
     let run = Run::start(&site, &client).await;
     run.reaches(BEFORE).await;

@@ -1,6 +1,6 @@
 //! A TCP relay whose connections can be frozen: half-open, as behind a NAT that forgot them.
 
-use std::net::SocketAddr;
+use std::{io, net::SocketAddr};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -8,16 +8,23 @@ use tokio::{
     sync::watch,
 };
 
-pub(super) struct Relay {
-    pub(super) addr: SocketAddr,
+/// A TCP relay on a port of its own. It lives as long as the runtime.
+#[derive(Debug)]
+pub struct Relay {
+    addr: SocketAddr,
     /// Connections with an older number carry nothing any more, and nobody is told.
     era: watch::Sender<u64>,
 }
 
 impl Relay {
-    pub(super) async fn to(server: String) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let addr = listener.local_addr().unwrap();
+    /// A relay to a server, `host:port`; the server need not be there yet.
+    ///
+    /// # Errors
+    ///
+    /// No port is free.
+    pub async fn to(server: String) -> io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let addr = listener.local_addr()?;
         let era = watch::Sender::new(0);
         let eras = era.subscribe();
         tokio::spawn(async move {
@@ -36,11 +43,17 @@ impl Relay {
                 });
             }
         });
-        Self { addr, era }
+        Ok(Self { addr, era })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
     }
 
     /// The connections of now stay open and carry nothing; new ones work.
-    pub(super) fn freeze(&self) {
+    pub fn freeze(&self) {
         self.era.send_modify(|it| *it += 1);
     }
 }
