@@ -23,7 +23,8 @@ use crate::Delivery;
 ///
 /// `B` is what is made of each message: `Json<T>`, `Protobuf<T>`, [`Bytes`](crate::Bytes), or any
 /// other [extractor](crate::FromDelivery). A message of which it cannot be made is settled by
-/// itself (a body that cannot be decoded is dead-lettered) and is not here.
+/// itself (a body that cannot be decoded is dead-lettered) and is not here;
+/// `Batch<Result<Json<T>, Rejection>>` hands it to the handler instead.
 ///
 /// A slice of [`BatchItem`]s, in the order in which they were received; of one key whose order is
 /// kept, in that order.

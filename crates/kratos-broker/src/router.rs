@@ -86,7 +86,9 @@ impl<S: Clone + Send + Sync + 'static, L> Router<S, L> {
     /// Every message has an outcome of its own ([`BatchOutcome`](crate::BatchOutcome)), and what
     /// follows is what follows for a single message, by the subscription's policy. Beyond that:
     ///
-    /// * A batch takes what is there, and waits for more only if its settings say so.
+    /// * A batch takes what is there, and waits for more only if its settings say so. So many batches
+    ///   as run at once, and one more, are held by this process, up to
+    ///   [`prefetch_bytes`](Subscription::prefetch_bytes).
     /// * An error, a panic, or the time limit fails all messages of the batch. The last attempt of
     ///   a message that has failed before is made in a batch by itself: no message is dead-lettered
     ///   for what another one did.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use kratos_broker::{
     AnyError, Backoff, Batch, BatchOutcome, BatchSettings, Bytes, Cancelled, Deadline, Deliveries,
-    Delivery, Disposition, Extension, HandlerError, Json, Message, Order, Policy, Router, State,
-    Subscription, memory::Broker, testing::Started,
+    Delivery, Disposition, Extension, HandlerError, Json, Message, Order, Policy, Rejection,
+    Router, State, Subscription, memory::Broker, testing::Started,
 };
 use tokio::time::{Instant, sleep};
 use tower::{timeout::TimeoutLayer, util::MapRequestLayer};
@@ -379,6 +379,34 @@ async fn a_batch_in_which_nothing_can_be_decoded_never_reaches_the_handler() {
     started.stop(secs(5)).await.unwrap();
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_handler_may_look_at_what_cannot_be_decoded() {
+    async fn look(
+        State(seen): State<Log<Vec<Option<u8>>>>,
+        batch: Batch<Result<Json<u8>, Rejection>>,
+    ) -> BatchOutcome {
+        let bodies = batch.iter().map(|item| &item.body);
+        seen.add(
+            bodies
+                .map(|body| body.as_ref().ok().map(|json| json.0))
+                .collect(),
+        );
+        BatchOutcome::new().rest_ok()
+    }
+    let (broker, seen) = (Broker::new(), Log::default());
+    for body in ["1", "x"] {
+        publish(&broker, Message::new("t", body)).await;
+    }
+    let router = Router::new()
+        .subscribe_batch(one(), BatchSettings::new(10), look)
+        .with_state(seen.clone());
+    let started = Started::start(server(&broker, router)).await;
+    done(&broker).await;
+    assert_eq!(seen.all(), [[Some(1), None]]);
+    assert!(broker.dead_letters("g").is_empty());
+    started.stop(secs(5)).await.unwrap();
+}
+
 // === failures of the whole ===
 
 #[tokio::test(start_paused = true)]
@@ -495,6 +523,64 @@ async fn a_lost_lease_cancels_the_batch_and_the_others_run_again_unspent() {
         (3, 0),
         "one settlement each"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_keep_their_leases_while_a_batch_fills_and_runs() {
+    async fn long(State(seen): State<Log<Vec<u32>>>, batch: Batch<Delivery>) {
+        sleep(secs(50)).await;
+        seen.add(batch.iter().map(|item| item.delivery.attempt()).collect());
+    }
+    let (broker, seen) = (Broker::new(), Log::default());
+    publish_numbers(&broker, 3).await;
+    let settings = BatchSettings::new(10).linger(secs(45));
+    let router = Router::new()
+        .subscribe_batch(one().invisible_duration(secs(10)), settings, long)
+        .with_state(seen.clone());
+    let started = Started::start(server(&broker, router)).await;
+    done(&broker).await;
+    assert_eq!(seen.all(), [[1, 1, 1]], "once each");
+    started.stop(secs(5)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_lease_of_a_unit_ends_all_behind_it_and_what_is_in_front_runs_again() {
+    async fn hang_once(State(seen): State<Batches>, batch: Batch<Delivery>) {
+        seen.add(bodies(&batch));
+        if seen.len() == 1 {
+            std::future::pending::<()>().await;
+        }
+    }
+    let (broker, seen) = (Broker::new().batches_are_units(1), Batches::default());
+    let mut ids = Vec::new();
+    for body in ["a0", "b0", "a1", "b1", "a2", "b2"] {
+        let message = Message::new("t", body).group(&body[..1]);
+        ids.push(publish(&broker, message).await);
+    }
+    let router = Router::new()
+        .subscribe_batch(fifo(), BatchSettings::new(10), hang_once)
+        .with_state(seen.clone());
+    let server = server(&broker, router);
+    let counters = server.counters();
+    let started = Started::start(server).await;
+    until("it runs", || seen.len() == 1).await;
+    assert!(broker.lose_lease("g", &ids[2]));
+    done(&broker).await;
+    started.stop(secs(5)).await.unwrap();
+    let again: Vec<_> = seen.all()[1..].concat();
+    for group in ["a", "b"] {
+        let of: Vec<_> = again
+            .iter()
+            .filter(|body| body.starts_with(group))
+            .collect();
+        let wanted: Vec<_> = (0..3).map(|n| format!("{group}{n}")).collect();
+        assert_eq!(of, wanted.iter().collect::<Vec<_>>(), "{again:?}");
+    }
+    let mut first = seen.all()[1].clone();
+    first.sort();
+    assert_eq!(first, ["a0", "b0"], "what is not lost runs again at once");
+    let stats = counters.stats();
+    assert_eq!((stats.handled, stats.failed, stats.refused), (6, 0, 0));
 }
 
 async fn slowly(State(seen): State<Batches>, batch: Batch<Delivery>) {
