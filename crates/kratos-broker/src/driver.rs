@@ -43,8 +43,8 @@ pub trait Driver: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// The broker did not confirm. After a transient error the message may have been stored all
-    /// the same.
+    /// The broker did not confirm. The error [says](Error::stored) whether the message may be
+    /// stored all the same, where the driver knows.
     ///
     /// # Cancel safety
     ///

@@ -44,6 +44,8 @@ struct Inner {
     kind: ErrorKind,
     message: String,
     source: Option<BoxError>,
+    /// What the driver said; by the kind if it said nothing.
+    stored: Option<bool>,
 }
 
 // === impl Error ===
@@ -56,6 +58,7 @@ impl Error {
                 kind,
                 message: message.into(),
                 source: None,
+                stored: None,
             }),
         }
     }
@@ -65,6 +68,23 @@ impl Error {
     pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
         self.inner.source = Some(source.into());
         self
+    }
+
+    /// Says whether a message may be stored whose publishing failed with this: for drivers that
+    /// know.
+    #[must_use]
+    pub fn stored(mut self, perhaps: bool) -> Self {
+        self.inner.stored = Some(perhaps);
+        self
+    }
+
+    /// Whether the broker may have the message whose publishing failed with this. If not, sending it
+    /// again cannot store it twice.
+    ///
+    /// Where the driver does not say, a [transient](Error::is_transient) failure may have stored it.
+    #[must_use]
+    pub fn may_be_stored(&self) -> bool {
+        self.inner.stored.unwrap_or_else(|| self.is_transient())
     }
 
     /// What kind of failure it is.
@@ -159,6 +179,7 @@ impl From<Error> for kratos::Error {
             kind,
             message,
             source,
+            ..
         } = *error.inner;
         let mut out = Self::msg(message);
         if let Some(source) = source {
@@ -169,5 +190,23 @@ impl From<Error> for kratos::Error {
         } else {
             out
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_driver_says_about_storing_counts_more_than_the_kind() {
+        let transient = || Error::new(ErrorKind::Transient, "no answer");
+        assert!(transient().may_be_stored());
+        assert!(!transient().stored(false).may_be_stored());
+        assert!(!Error::new(ErrorKind::Invalid, "too large").may_be_stored());
+        assert!(
+            Error::new(ErrorKind::Closed, "closed meanwhile")
+                .stored(true)
+                .may_be_stored()
+        );
     }
 }

@@ -33,8 +33,8 @@ impl<D: Driver> Publisher<D> {
     ///
     /// The broker has not confirmed, or the message asks for what the broker cannot do
     /// ([`is_unsupported`](Error::is_unsupported)) or is not acceptable
-    /// ([`is_invalid`](Error::is_invalid)). After a [transient](Error::is_transient) error the
-    /// message may have been stored all the same: sending it again may store it twice.
+    /// ([`is_invalid`](Error::is_invalid)). [`may_be_stored`](Error::may_be_stored) says whether
+    /// it may be stored all the same: sending it again may store it twice then.
     ///
     /// # Cancel safety
     ///

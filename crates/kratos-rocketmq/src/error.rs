@@ -23,11 +23,11 @@ pub(crate) fn neutral(error: rocketmq_grpc::Error) -> Error {
     } else {
         ErrorKind::Other
     };
-    let message = error.to_string();
+    let neutral = Error::new(kind, error.to_string()).stored(error.may_be_stored());
     match std::error::Error::source(&error) {
         // This level is repeated in the message; what is below stays a chain.
-        Some(_) => Error::new(kind, message).with_source(Below(error)),
-        None => Error::new(kind, message),
+        Some(_) => neutral.with_source(Below(error)),
+        None => neutral,
     }
 }
 

@@ -163,13 +163,12 @@ impl Load {
             Ok(_) => noted("ok").map(|()| true),
             Err(error) => {
                 tracing::debug!(id = note.id, %error, "not confirmed");
-                // After a transient error the message may be stored all the same.
-                noted(if error.is_transient() {
+                let what = if error.may_be_stored() {
                     "unsure"
                 } else {
                     "refused"
-                })
-                .map(|()| false)
+                };
+                noted(what).map(|()| false)
             }
         }
     }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use kratos::{App, Server as _};
-use kratos_broker::{Policy, testing::start_context};
+use kratos_broker::{Message, Policy, testing::start_context};
 use kratos_rocketmq::{Client, Config, Server, Subscription};
-use rocketmq_devbroker::{DevBroker, GroupConfig, TopicType};
+use rocketmq_devbroker::{Code, DevBroker, GroupConfig, TopicType};
 
 use crate::site::{GROUP, Gate, Running, Site, TOPIC};
 
@@ -164,4 +164,26 @@ fn missing_endpoints_name_the_key() {
         &error.to_string(),
         &["rocketmq.endpoints", "KRATOS_ROCKETMQ__ENDPOINTS"],
     );
+}
+
+#[tokio::test]
+async fn a_failed_publish_says_whether_the_message_may_be_stored() {
+    let config = Config {
+        endpoints: Some("127.0.0.1:1".to_owned()),
+        ..Config::default()
+    };
+    let away = Client::new(config).unwrap().publisher();
+    let error = away.publish(Message::new(TOPIC, "x")).await.unwrap_err();
+    assert!(error.is_transient() && !error.may_be_stored(), "{error}");
+
+    let site = Site::new();
+    let publisher = site.client.publisher();
+    publisher.publish(Message::new(TOPIC, "x")).await.unwrap();
+    site.broker
+        .fail_sends_after_storing(16, Code::InternalError);
+    let error = publisher
+        .publish(Message::new(TOPIC, "x"))
+        .await
+        .unwrap_err();
+    assert!(error.may_be_stored(), "{error}");
 }
