@@ -16,3 +16,8 @@ pub(crate) fn after(from: Instant, wait: Duration) -> Instant {
 pub(crate) fn from_now(wait: Duration) -> Instant {
     after(Instant::now(), wait)
 }
+
+/// The instant `wait` before `at`, if there is one: undoes [`after`].
+pub(crate) fn before(at: Instant, wait: Duration) -> Option<Instant> {
+    at.checked_sub(wait.min(NEVER))
+}

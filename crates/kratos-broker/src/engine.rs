@@ -6,7 +6,9 @@
 //! driver.
 
 pub(crate) mod batch_lane;
+pub(crate) mod burial;
 pub(crate) mod cell;
+pub(crate) mod control;
 pub(crate) mod counters;
 pub(crate) mod drain;
 mod fatal;
@@ -17,6 +19,7 @@ pub(crate) mod lane;
 mod queue;
 pub(crate) mod running;
 mod span;
+mod switch;
 mod table;
 pub(crate) mod ticket;
 

@@ -12,6 +12,7 @@
 mod batch;
 mod clock;
 mod codec;
+mod dead_letter;
 mod delivery;
 pub mod driver;
 mod engine;
@@ -20,11 +21,13 @@ mod extensions;
 mod extract;
 mod handler;
 mod headers;
+mod kill_switch;
 pub mod memory;
 mod message;
 mod names;
 mod policy;
 mod publisher;
+mod rate_limit;
 mod router;
 mod server;
 mod subscription;
@@ -46,9 +49,13 @@ pub use self::{
         Deliveries, FromBatch, Outcomes,
     },
     codec::CONTENT_TYPE,
+    dead_letter::DeadLetter,
     delivery::{Delivery, DeliveryParts},
     driver::{Consumer, Driver, Settlement},
-    engine::counters::{Counters, Stats},
+    engine::{
+        control::{Controls, LastError, SubscriptionState, SubscriptionStatus},
+        counters::{Counters, Stats},
+    },
     error::{Error, ErrorKind, Result},
     extract::{
         Attempt, Cancelled, Deadline, Extension, FromDelivery, FromRef, Key, Rejection, State, Tag,
@@ -58,10 +65,12 @@ pub use self::{
         HandlerService,
     },
     headers::Headers,
+    kill_switch::KillSwitch,
     message::{Message, MessageParts, RecallHandle, Receipt},
     names::{Group, MessageId, Topic},
     policy::{Backoff, Policy},
     publisher::Publisher,
+    rate_limit::RateLimit,
     router::{IntoBatchRoute, IntoRoute, Router},
     server::{Bound, Server},
     subscription::{Order, Subscription},

@@ -5,16 +5,36 @@ use std::{
     time::Duration,
 };
 
-/// How often a message is tried, and how long to wait in between.
+/// How often a message is tried, how long to wait in between, and who tries again: this process,
+/// which keeps the message, or the broker, which delivers it again to any member of the group.
 ///
-/// By default the lower of 16 attempts and the group's own limit on the broker applies. More
-/// [`max_attempts`](Policy::max_attempts) than the broker gives are an error at `bind`. A message whose last attempt failed is dead-lettered.
+/// | messages | their policy | retries by default |
+/// |---|---|---|
+/// | without a key | [`policy`](crate::Subscription::policy), [`Policy::new`] | by the broker, 16 attempts |
+/// | with a key, whose order is kept | [`ordered_policy`](crate::Subscription::ordered_policy), [`Policy::ordered`] | in this process, 3 attempts |
+/// | of a [`fifo`](crate::Subscription::fifo) subscription | the same | in this process, always |
+///
+/// * **In this process** the message keeps its lease and its place: the ones behind it in its key
+///   wait, nothing else does. It counts against the subscription's room meanwhile. A stop hands it
+///   back.
+/// * **By the broker** it costs one of the group's attempts, and its key goes on without it.
+/// * [`in_process`](Policy::in_process) makes the first retries here and leaves the rest to the
+///   broker.
+///
+/// Where the broker retries, the lower of the policy's attempts and the group's own limit applies;
+/// more [`max_attempts`](Policy::max_attempts) than the broker gives are an error at `bind`. Where
+/// all retries are made here, attempts are counted here, per delivery. A message whose last attempt
+/// failed goes where [`DeadLetter`](crate::DeadLetter) says.
 ///
 /// ```
 /// use std::time::Duration;
 /// use kratos_broker::{Backoff, Policy};
 ///
-/// let policy = Policy::new().max_attempts(5).backoff(Backoff::fixed(Duration::from_secs(1)));
+/// // Attempts 1 to 3 here, 4 and 5 after a delivery by the broker.
+/// let policy = Policy::new()
+///     .max_attempts(5)
+///     .in_process(2)
+///     .backoff(Backoff::exponential(Duration::from_millis(100), Duration::from_secs(60)));
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
@@ -22,7 +42,20 @@ pub struct Policy {
     pub(crate) max_attempts: u32,
     /// Somebody chose `max_attempts`: the broker must give as many.
     chosen: bool,
+    /// So many retries are made in this process.
+    in_process: u32,
     pub(crate) backoff: Backoff,
+}
+
+/// The attempt that has just failed, as a policy counts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Its number, 1 for the first.
+    pub(crate) attempt: u32,
+    /// There is no other.
+    pub(crate) exhausted: bool,
+    /// The next is made in this process.
+    pub(crate) here: bool,
 }
 
 /// Exponential back-off with jitter. The jitter only adds: a retry is never early.
@@ -43,6 +76,7 @@ impl Policy {
         Self {
             max_attempts: 16,
             chosen: false,
+            in_process: 0,
             backoff: Backoff {
                 first: Duration::from_secs(1),
                 factor: 2.0,
@@ -58,6 +92,7 @@ impl Policy {
         Self {
             max_attempts: 3,
             chosen: false,
+            in_process: u32::MAX,
             backoff: Backoff {
                 first: Duration::from_millis(200),
                 factor: 2.0,
@@ -67,18 +102,59 @@ impl Policy {
         }
     }
 
-    /// Sets after how many attempts a message is dead-lettered; at least 1. The start fails if the
-    /// broker gives the group fewer. (Not so in
-    /// [`ordered_policy`](crate::Subscription::ordered_policy), whose attempts are ours alone.)
+    /// Sets after how many attempts a message is given up; at least 1. The start fails if the
+    /// broker gives the group fewer than are to be made by it.
     pub const fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = if attempts == 0 { 1 } else { attempts };
         self.chosen = true;
         self
     }
 
-    /// The attempts that somebody asked for.
+    /// Sets how many retries are made in this process before the broker is asked: 0 in
+    /// [`Policy::new`], all in [`Policy::ordered`]. A retry that would be due only after the lease
+    /// can be [held no longer](crate::Subscription::max_hold) is the broker's. So are those of a
+    /// message that comes again, unless all are made here.
+    pub const fn in_process(mut self, retries: u32) -> Self {
+        self.in_process = retries;
+        self
+    }
+
+    /// Whether the broker is never asked for a retry.
+    pub(crate) const fn is_all_here(&self) -> bool {
+        self.in_process.saturating_add(1) >= self.max_attempts
+    }
+
+    /// The attempts that somebody asked for and the broker must give.
     pub(crate) fn chosen_attempts(&self) -> Option<u32> {
-        self.chosen.then_some(self.max_attempts)
+        let chosen = self.chosen && !self.is_all_here();
+        chosen.then_some(self.max_attempts.saturating_sub(self.in_process))
+    }
+
+    /// Counts a failed attempt: of a message in its delivery number `delivered` by the broker, which
+    /// gives `limit` of them, after `failures` earlier failures of this delivery in this process.
+    pub(crate) fn tally(&self, delivered: u32, limit: Option<u32>, failures: u32) -> Tally {
+        if self.is_all_here() {
+            let attempt = failures.saturating_add(1);
+            return Tally {
+                attempt,
+                exhausted: attempt >= self.max_attempts,
+                here: true,
+            };
+        }
+        // One that comes again has had its retries here.
+        let before = if delivered > 1 {
+            self.in_process
+        } else {
+            failures
+        };
+        let attempt = delivered.saturating_add(before);
+        let here = delivered == 1 && failures < self.in_process;
+        let given_up = !here && limit.is_some_and(|limit| delivered >= limit);
+        Tally {
+            attempt,
+            exhausted: attempt >= self.max_attempts || given_up,
+            here,
+        }
     }
 
     /// Sets how long to wait between attempts.
@@ -156,6 +232,55 @@ mod tests {
                     "{attempt}: {wait}"
                 );
             }
+        }
+    }
+
+    /// What follows the failed attempts of deliveries by a broker that gives 4: the attempt's
+    /// number, and `h`ere, `b`roker or `x`.
+    fn course(policy: &Policy) -> Vec<(u32, char)> {
+        let mut course = Vec::new();
+        for delivered in 1..=4 {
+            for failures in 0.. {
+                let tally = policy.tally(delivered, Some(4), failures);
+                let next = match tally {
+                    Tally {
+                        exhausted: true, ..
+                    } => 'x',
+                    Tally { here: true, .. } => 'h',
+                    _ => 'b',
+                };
+                course.push((tally.attempt, next));
+                match next {
+                    'h' => {}
+                    'b' => break,
+                    _ => return course,
+                }
+            }
+        }
+        course
+    }
+
+    #[test]
+    fn retries_are_made_here_then_by_the_broker_and_attempts_are_capped() {
+        let three = Policy::new().max_attempts(3);
+        assert_eq!(course(&three), [(1, 'b'), (2, 'b'), (3, 'x')]);
+        let mixed = three.clone().max_attempts(5).in_process(2);
+        assert_eq!(mixed.chosen_attempts(), Some(3));
+        assert_eq!(
+            course(&mixed),
+            [(1, 'h'), (2, 'h'), (3, 'b'), (4, 'b'), (5, 'x')]
+        );
+        let brokers = Policy::new().in_process(1);
+        assert_eq!(
+            course(&brokers),
+            [(1, 'h'), (2, 'b'), (3, 'b'), (4, 'b'), (5, 'x')],
+            "the broker gives no more"
+        );
+        for all in [Policy::ordered(), three.in_process(2)] {
+            assert_eq!(course(&all), [(1, 'h'), (2, 'h'), (3, 'x')]);
+            assert_eq!(all.chosen_attempts(), None);
+            let again = all.tally(9, Some(4), 0);
+            assert_eq!((again.attempt, again.exhausted), (1, false), "ours alone");
         }
     }
 

@@ -7,7 +7,8 @@ use tokio::sync::watch;
 use tower_layer::{Identity, Stack};
 
 use crate::{
-    BatchSettings, Counters, Group, IntoBatchRoute, IntoRoute, Router, Subscription, Topic,
+    BatchSettings, Controls, Counters, Group, IntoBatchRoute, IntoRoute, Publisher, Router,
+    Subscription, Topic,
     driver::Driver,
     engine::{
         Running,
@@ -39,6 +40,7 @@ pub struct Server<D, S = (), L = Identity> {
     router: Router<S, L>,
     extensions: Extensions,
     counters: Counters,
+    controls: Controls,
 }
 
 /// A [`Server`] whose consumers have joined their groups.
@@ -59,6 +61,7 @@ impl<D: Driver, S: Clone + Send + Sync + 'static> Server<D, S> {
             router: Router::new(),
             extensions: Extensions::default(),
             counters: Counters::default(),
+            controls: Controls::default(),
         }
     }
 }
@@ -135,6 +138,12 @@ impl<D: Driver, S: Clone + Send + Sync + 'static, L> Server<D, S, L> {
         self.counters.clone()
     }
 
+    /// Its subscriptions while it runs: how they are, and a hand to pause them.
+    #[must_use]
+    pub fn controls(&self) -> Controls {
+        self.controls.clone()
+    }
+
     fn map<S2, L2>(self, f: impl FnOnce(Router<S, L>) -> Router<S2, L2>) -> Server<D, S2, L2> {
         let Self {
             driver,
@@ -142,6 +151,7 @@ impl<D: Driver, S: Clone + Send + Sync + 'static, L> Server<D, S, L> {
             router,
             extensions,
             counters,
+            controls,
         } = self;
         Server {
             driver,
@@ -149,6 +159,7 @@ impl<D: Driver, S: Clone + Send + Sync + 'static, L> Server<D, S, L> {
             router: f(router),
             extensions,
             counters,
+            controls,
         }
     }
 }
@@ -172,6 +183,7 @@ impl<D: Driver, L: Send + 'static> kratos::Server for Server<D, (), L> {
             router,
             mut extensions,
             counters,
+            controls,
             ..
         } = self;
         let capabilities = driver.capabilities();
@@ -195,6 +207,8 @@ impl<D: Driver, L: Send + 'static> kratos::Server for Server<D, (), L> {
             extensions: Arc::new(extensions),
             counters,
             health: Arc::new(HealthBoard::new()),
+            controls,
+            post: Arc::new(Publisher::new(driver)),
         };
         Ok(Bound { groups, shared })
     }

@@ -1,11 +1,22 @@
 //! A subscription: topic, group, filter, and how its messages are handled.
 
-use std::{any::Any, fmt, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    fmt,
+    hash::{BuildHasher, Hash, RandomState},
+    sync::Arc,
+    time::Duration,
+};
 
-use crate::{AnyError, BatchSettings, Disposition, Group, Policy, Topic, driver::Filter};
+use crate::{
+    AnyError, BatchSettings, DeadLetter, Delivery, Disposition, Group, KillSwitch, Policy,
+    RateLimit, Topic, driver::Filter,
+};
 
 /// Most lanes of a subscription.
 pub(crate) const CONCURRENCY_MAX: usize = 4_096;
+
+type KeyOf = dyn Fn(&Delivery) -> Option<u64> + Send + Sync;
 
 type Classifier = Arc<dyn Fn(&dyn Any) -> Option<Disposition> + Send + Sync>;
 
@@ -28,6 +39,7 @@ pub struct Subscription {
     pub(crate) group: Group,
     pub(crate) filter: Filter,
     pub(crate) order: Order,
+    pub(crate) order_by: Option<OrderBy>,
     pub(crate) fifo: bool,
     pub(crate) broadcast: bool,
     pub(crate) concurrency: usize,
@@ -35,6 +47,9 @@ pub struct Subscription {
     pub(crate) prefetch_bytes: usize,
     pub(crate) policy: Policy,
     pub(crate) ordered_policy: Policy,
+    pub(crate) dead_letter: DeadLetter,
+    pub(crate) kill_switch: Option<KillSwitch>,
+    pub(crate) rate_limit: Option<RateLimit>,
     pub(crate) invisible: Duration,
     pub(crate) max_hold: Duration,
     pub(crate) handler_timeout: Option<Duration>,
@@ -65,6 +80,7 @@ impl Subscription {
             group: group.into(),
             filter: Filter::All,
             order: Order::default(),
+            order_by: None,
             fifo: false,
             broadcast: false,
             concurrency: 16,
@@ -72,6 +88,9 @@ impl Subscription {
             prefetch_bytes: 64 * 1024 * 1024,
             policy: Policy::new(),
             ordered_policy: Policy::ordered(),
+            dead_letter: DeadLetter::Native,
+            kill_switch: None,
+            rate_limit: None,
             invisible: Duration::from_secs(30),
             max_hold: Duration::from_secs(3600),
             handler_timeout: None,
@@ -119,6 +138,32 @@ impl Subscription {
         self
     }
 
+    /// Handles messages for which `key` answers the same one after another; those for which it
+    /// answers `None` go to any free lane. In place of [`order`](Subscription::order), and like
+    /// [`Order::ByKey`] inside this process only.
+    ///
+    /// It is called once per received message and should be cheap: what it is made of is best put
+    /// into a header or the key by the sender.
+    ///
+    /// ```
+    /// use kratos_broker::{Delivery, Subscription};
+    ///
+    /// fn customer(delivery: &Delivery) -> Option<String> {
+    ///     delivery.headers().get("customer").map(str::to_owned)
+    /// }
+    ///
+    /// let subscription = Subscription::new("orders", "billing").order_by(customer);
+    /// ```
+    pub fn order_by<K: Hash>(
+        mut self,
+        key: impl Fn(&Delivery) -> Option<K> + Send + Sync + 'static,
+    ) -> Self {
+        let hasher = RandomState::new();
+        let key = move |delivery: &Delivery| key(delivery).map(|key| hasher.hash_one(key));
+        self.order_by = Some(OrderBy(Arc::new(key)));
+        self
+    }
+
     /// Consumes in the order that the broker keeps: each message group
     /// ([`Message::group`](crate::Message::group)) one after another, also over drains, restarts
     /// and several members of the group. Message groups run in parallel, up to
@@ -150,16 +195,41 @@ impl Subscription {
         self
     }
 
-    /// Sets what happens after failures.
+    /// Sets what happens after failures of messages without a key, whose order is not kept. The
+    /// broker delivers them again, after [as many retries in this
+    /// process](Policy::in_process) as the policy says: none by default.
     pub fn policy(mut self, policy: Policy) -> Self {
         self.policy = policy;
         self
     }
 
-    /// Sets what happens after failures of messages whose order is kept: they are retried in this
-    /// process while the ones behind them wait, so keep it short ([`Policy::ordered`]).
+    /// Sets what happens after failures of messages with a key, whose order is kept: they are
+    /// retried in this process while the ones behind them in their key wait, so keep it short
+    /// ([`Policy::ordered`], 3 attempts in less than a second). Other keys go on.
+    ///
+    /// With fewer retries [in this process](Policy::in_process) than attempts the rest is the
+    /// broker's: the message comes again behind those that it stood in front of. Not so with
+    /// [`fifo`](Subscription::fifo), where all retries are made in this process.
     pub fn ordered_policy(mut self, policy: Policy) -> Self {
         self.ordered_policy = policy;
+        self
+    }
+
+    /// Sets where messages go that are given up: [`DeadLetter::Native`] by default.
+    pub fn dead_letter(mut self, dead_letter: DeadLetter) -> Self {
+        self.dead_letter = dead_letter;
+        self
+    }
+
+    /// Pauses the subscription while everything fails: see [`KillSwitch`]. None by default.
+    pub fn kill_switch(mut self, switch: KillSwitch) -> Self {
+        self.kill_switch = Some(switch);
+        self
+    }
+
+    /// Limits how often handlers start: see [`RateLimit`]. None by default.
+    pub fn rate_limit(mut self, limit: RateLimit) -> Self {
+        self.rate_limit = Some(limit);
         self
     }
 
@@ -243,6 +313,22 @@ impl fmt::Display for Subscription {
             ..
         } = self;
         write!(f, "topic {topic}, group {group}, filter {filter}")
+    }
+}
+
+/// The key of a message, hashed; from [`Subscription::order_by`].
+#[derive(Clone)]
+pub(crate) struct OrderBy(Arc<KeyOf>);
+
+impl OrderBy {
+    pub(crate) fn key(&self, delivery: &Delivery) -> Option<u64> {
+        (self.0)(delivery)
+    }
+}
+
+impl fmt::Debug for OrderBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OrderBy")
     }
 }
 

@@ -16,6 +16,7 @@ use futures_util::FutureExt;
 use kratos::trace;
 use tokio::{sync::Mutex, time::Instant};
 use tower_service::Service;
+use tracing::Span;
 
 use super::{
     cell::{Cancel, LaneCell},
@@ -44,6 +45,8 @@ struct Handled {
     /// decoded.
     rejected: VecDeque<(usize, Failure)>,
     panicked: bool,
+    span: Span,
+    held_until: Instant,
 }
 
 /// How the attempt ended for each message that the handler has seen.
@@ -80,6 +83,8 @@ where
             if let Some(until) = inbox.desk.start(job.ticket, &cell) {
                 held_until = held_until.map_or(Some(until), |least| Some(until.min(least)));
                 jobs.push(job);
+            } else {
+                inbox.inconclusive(&job);
             }
         }
         if let Some(held_until) = held_until {
@@ -155,6 +160,8 @@ where
         ended,
         rejected: rejected.into(),
         panicked,
+        span,
+        held_until,
     }
 }
 
@@ -184,20 +191,29 @@ impl Inbox {
     /// Settles the messages of a batch, each by its own outcome, or puts them back; answers the
     /// slots that are taken care of.
     fn conclude_batch(&self, jobs: Vec<Job>, handled: Handled) -> Vec<usize> {
-        match handled.ended {
-            Ended::Done(outcomes) => self.settle_each(jobs, handled.rejected, outcomes),
-            Ended::Failed(failure) => {
-                self.settle_each(jobs, handled.rejected, Outcomes::failed(failure))
-            }
+        if let Ended::Cancelled(_) = handled.ended {
+            jobs.iter().for_each(|job| self.inconclusive(job));
+        }
+        let Handled {
+            ended,
+            rejected,
+            span,
+            held_until,
+            ..
+        } = handled;
+        let outcomes = match ended {
+            Ended::Done(outcomes) => outcomes,
+            Ended::Failed(failure) => Outcomes::failed(failure),
             Ended::Cancelled(Cancel::Shutdown) => {
                 jobs.iter().for_each(|job| self.desk.cut_off(job.ticket));
-                Vec::new()
+                return Vec::new();
             }
             Ended::Cancelled(Cancel::LeaseLost | Cancel::BatchLost) => {
                 self.run_again(jobs);
-                Vec::new()
+                return Vec::new();
             }
-        }
+        };
+        self.settle_each(jobs, rejected, outcomes, &span, held_until)
     }
 
     fn settle_each(
@@ -205,6 +221,8 @@ impl Inbox {
         jobs: Vec<Job>,
         mut rejected: VecDeque<(usize, Failure)>,
         outcomes: Outcomes,
+        span: &Span,
+        held_until: Instant,
     ) -> Vec<usize> {
         let mut results = match outcomes.into_results(jobs.len() - rejected.len()) {
             Results::All(result) => Fates::All(ended(result)),
@@ -235,8 +253,10 @@ impl Inbox {
                 before.behind.push(job);
                 continue;
             }
-            match (self.verdict(&job, fate), job.slot()) {
+            match (self.verdict(&job, fate, span, held_until), job.slot()) {
                 (Verdict::Settle(how), _) => self.desk.settle(job.ticket, how),
+                // Those behind it have run: they do not wait for it, nor does their key.
+                (Verdict::Bury(grave), _) => self.bury(job.without_key(), grave),
                 (verdict, None) => self.conclude(job, verdict),
                 (verdict, Some(slot)) => unsettled.push(Unsettled {
                     slot,

@@ -5,6 +5,8 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use crate::dead_letter::Reason;
+
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident;)*) => {
         /// What a consumer server has done since it was made: a snapshot.
@@ -35,6 +37,16 @@ macro_rules! counters {
     };
 }
 
+impl Counters {
+    /// A message was given up.
+    pub(crate) fn given_up(&self, reason: Reason) {
+        self.dead_lettered();
+        if reason == Reason::Poison {
+            self.poisoned();
+        }
+    }
+}
+
 /// The counters of a server, live. Clones count together.
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
@@ -50,8 +62,17 @@ counters! {
     failed;
     /// Failed attempts after which the message is tried again.
     retried;
-    /// Messages that were sent to the dead-letter queue.
+    /// Failed attempts that do not count, because the kill switch is open: the message stays here.
+    kept;
+    /// Messages that were given up: moved by the broker, or published to the dead-letter topic.
     dead_lettered;
+    /// Of these, the ones no attempt of which could succeed: poison, bodies that do not decode. The
+    /// others had used up their attempts.
+    poisoned;
+    /// Publishes to a dead-letter topic that failed, to be tried again.
+    dead_letter_failed;
+    /// How often a kill switch opened.
+    switch_opened;
     /// Messages that were given back unfinished.
     handed_back;
     /// Messages that were done and come again all the same: an earlier one of their unit was handed

@@ -112,6 +112,7 @@ impl<C: Consumer> Running<C> {
 
     /// Cancels what runs and hands back what waits; both are reported. Nothing, after a full drain.
     fn cut_off(&mut self) {
+        self.cut.cancel();
         for group in &self.groups {
             for queue in &group.queues {
                 for job in queue.close() {

@@ -1,4 +1,4 @@
-//! A server's health, from all its intakes.
+//! A server's health, from all its intakes and kill switches.
 
 use std::{
     collections::BTreeMap,
@@ -8,19 +8,23 @@ use std::{
 use kratos::Health;
 use tokio::sync::watch;
 
-use crate::Topic;
-
-/// Degraded while any topic cannot be received.
+/// Degraded while any part is in trouble; not serving while one is that says so.
 #[derive(Debug)]
 pub(crate) struct HealthBoard {
-    failing: Mutex<BTreeMap<Topic, String>>,
+    troubles: Mutex<BTreeMap<String, Trouble>>,
     health: watch::Sender<Health>,
+}
+
+#[derive(Debug)]
+struct Trouble {
+    reason: String,
+    unready: bool,
 }
 
 impl HealthBoard {
     pub(crate) fn new() -> Self {
         Self {
-            failing: Mutex::default(),
+            troubles: Mutex::default(),
             health: watch::channel(Health::Serving).0,
         }
     }
@@ -29,23 +33,29 @@ impl HealthBoard {
         self.health.subscribe()
     }
 
-    pub(crate) fn degraded(&self, topic: &Topic, reason: String) {
-        self.change(|failing| {
-            failing.insert(topic.clone(), reason);
+    /// A part of the server is in trouble, until it has [`recovered`](Self::recovered).
+    pub(crate) fn troubled(&self, part: &str, reason: String, unready: bool) {
+        self.change(|troubles| {
+            troubles.insert(part.to_owned(), Trouble { reason, unready });
         });
     }
 
-    pub(crate) fn recovered(&self, topic: &Topic) {
-        self.change(|failing| {
-            failing.remove(topic);
+    pub(crate) fn recovered(&self, part: &str) {
+        self.change(|troubles| {
+            troubles.remove(part);
         });
     }
 
-    fn change(&self, change: impl FnOnce(&mut BTreeMap<Topic, String>)) {
-        let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut failing);
-        let health = match failing.values().next() {
-            Some(reason) => Health::Degraded(reason.as_str().into()),
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Trouble>)) {
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut troubles);
+        let worst = troubles
+            .values()
+            .find(|trouble| trouble.unready)
+            .or_else(|| troubles.values().next());
+        let health = match worst {
+            Some(trouble) if trouble.unready => Health::NotServing(trouble.reason.as_str().into()),
+            Some(trouble) => Health::Degraded(trouble.reason.as_str().into()),
             None => Health::Serving,
         };
         self.health.send_if_modified(|now| {

@@ -31,6 +31,9 @@ const LOG_EVERY: Duration = Duration::from_secs(1);
 /// receive per message would cost a round trip per message.
 const PORTION: usize = 16;
 
+/// The route of a message that no subscription wants.
+const UNROUTED: usize = usize::MAX;
+
 /// One topic's intake.
 pub(crate) struct Intake<C: Consumer> {
     pub(crate) table: Arc<Table<C>>,
@@ -67,7 +70,7 @@ impl<C: Consumer> Intake<C> {
                     if failures > 0 {
                         failures = 0;
                         tracing::info!(topic = %self.topic, "receiving again");
-                        self.health.recovered(&self.topic);
+                        self.health.recovered(&self.part());
                     }
                     self.accept(batch);
                     // A driver that answers at once with nothing must not starve the others.
@@ -112,10 +115,12 @@ impl<C: Consumer> Intake<C> {
             if self.stop.is_cancelled() {
                 return None;
             }
-            let room = self.table.room(self.number);
-            let portion = PORTION.min(self.capacity.div_ceil(2));
-            if room.messages >= portion || (room.messages > 0 && self.lanes_idle()) {
-                return Some(room);
+            if self.routes.iter().any(|(_, queue)| queue.wants_more()) {
+                let room = self.table.room(self.number);
+                let portion = PORTION.min(self.capacity.div_ceil(2));
+                if room.messages >= portion || (room.messages > 0 && self.lanes_idle()) {
+                    return Some(room);
+                }
             }
             tokio::select! {
                 () = freed => {}
@@ -132,9 +137,12 @@ impl<C: Consumer> Intake<C> {
     fn accept(&self, batch: Vec<Leased<C::Lease>>) {
         for leased in batch {
             let in_batch = leased.place.is_some();
-            let (ticket, delivery) = self.table.insert(self.number, leased);
-            let tag = delivery.tag();
-            let Some((_, queue)) = self.routes.iter().find(|(f, _)| f.accepts_tag(tag)) else {
+            let tag = leased.delivery.tag();
+            let route = self.routes.iter().position(|(f, _)| f.accepts_tag(tag));
+            let (ticket, delivery) =
+                self.table
+                    .insert(self.number, route.unwrap_or(UNROUTED), leased);
+            let Some((_, queue)) = route.map(|route| &self.routes[route]) else {
                 // Brokers filter tags by hash: this one has the hash of another.
                 self.counters.unrouted();
                 self.table.settle(ticket, Settlement::Ack);
@@ -164,6 +172,11 @@ impl<C: Consumer> Intake<C> {
             let source = std::error::Error::source(error).map(ToString::to_string);
             tracing::warn!(topic = %self.topic, %error, source, "cannot receive, will try again");
         }
-        self.health.degraded(&self.topic, reason);
+        self.health.troubled(&self.part(), reason, false);
+    }
+
+    /// How the health calls this intake. No subscription is called so.
+    fn part(&self) -> String {
+        format!("receive {}", self.topic)
     }
 }

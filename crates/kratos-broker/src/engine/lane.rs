@@ -1,6 +1,15 @@
 //! A lane: a long-lived task that handles one message after another.
 
-use std::{any::Any, panic::AssertUnwindSafe, pin::pin, sync::Arc, task::Poll, time::Duration};
+mod outcome;
+
+use std::{
+    any::Any,
+    panic::AssertUnwindSafe,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, SystemTime},
+};
 
 use futures_util::{FutureExt, future::poll_fn};
 use kratos::trace;
@@ -8,16 +17,20 @@ use tokio::time::{Instant, sleep_until};
 use tower_service::Service;
 use tracing::Span;
 
+pub(crate) use self::outcome::Verdict;
 use super::{
+    burial::Undertaker,
     cell::{Cancel, LaneCell},
+    control::Notes,
     counters::Counters,
     queue::{Job, Queue},
     span,
+    switch::Switch,
     ticket::Ticket,
 };
 use crate::{
     Delivery, Disposition, Failure, Group, Policy, clock::from_now, delivery::Run,
-    driver::Settlement, extensions::Extensions,
+    driver::Settlement, extensions::Extensions, policy::Tally,
 };
 
 /// The lease table, as lanes see it: it knows the driver, they do not.
@@ -28,6 +41,15 @@ pub(crate) trait Desk: Send + Sync {
 
     /// A message waits again, for its next attempt in this process.
     fn wait(&self, ticket: Ticket);
+
+    /// A message is given up and will be published to the dead-letter topic.
+    fn bury(&self, ticket: Ticket);
+
+    /// Whether it still is to be: its lease was not lost meanwhile.
+    fn is_burying(&self, ticket: Ticket) -> bool;
+
+    /// What is here of a subscription: the topic's number, and the route's in it.
+    fn holds(&self, topic: usize, route: usize) -> Holds;
 
     /// A message is over.
     fn settle(&self, ticket: Ticket, how: Settlement);
@@ -49,6 +71,20 @@ pub(crate) trait Desk: Send + Sync {
     fn fatal(&self, error: kratos::Error);
 }
 
+/// What is here of a subscription.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Holds {
+    pub(crate) running: usize,
+    /// For a lane, or for their next attempt.
+    pub(crate) waiting: usize,
+    /// On their way to the dead-letter topic.
+    pub(crate) burying: usize,
+    /// When the first of them was received.
+    pub(crate) since: Option<Instant>,
+    /// When the oldest of them was published.
+    pub(crate) oldest: Option<SystemTime>,
+}
+
 /// What all lanes of one subscription share.
 pub(crate) struct LaneSettings {
     pub(crate) system: &'static str,
@@ -56,6 +92,10 @@ pub(crate) struct LaneSettings {
     pub(crate) policy: Policy,
     pub(crate) ordered_policy: Policy,
     pub(crate) handler_timeout: Option<Duration>,
+    /// Publishes dead letters; without one the broker moves them.
+    pub(crate) undertaker: Option<Undertaker>,
+    pub(crate) switch: Option<Arc<Switch>>,
+    pub(crate) notes: Arc<Notes>,
     pub(crate) extensions: Arc<Extensions>,
     pub(crate) counters: Counters,
 }
@@ -69,21 +109,10 @@ pub(crate) struct Inbox {
 }
 
 /// How an attempt ended.
-pub(super) enum Ended<R = ()> {
+pub(crate) enum Ended<R = ()> {
     Done(R),
     Failed(Failure),
     Cancelled(Cancel),
-}
-
-/// What follows an attempt.
-pub(super) enum Verdict {
-    Settle(Settlement),
-    Park(Duration),
-    Fatal(kratos::Error),
-    CutOff,
-    GiveUp,
-    /// The lease is gone: nothing to settle.
-    Nothing,
 }
 
 /// A lane's whole loop, until the queue ends.
@@ -97,16 +126,16 @@ where
         let slot = job.slot();
         inbox.cell.begin(job.ticket);
         if let Some(held_until) = inbox.desk.start(job.ticket, &inbox.cell) {
-            let (ended, panicked) = attempt(&mut service, &inbox, &job, held_until).await;
+            let (verdict, panicked) = attempt(&mut service, &inbox, &job, held_until).await;
             inbox.cell.end();
             if panicked {
                 // It may be half changed.
                 service = prototype.clone();
             }
-            let verdict = inbox.verdict(&job, &ended);
             inbox.conclude(job, verdict);
         } else {
             inbox.cell.end();
+            inbox.inconclusive(&job);
             inbox.queue.release(slot);
         }
         // A backlog and a handler that never waits must not starve the other tasks.
@@ -114,13 +143,13 @@ where
     }
 }
 
-/// Runs the handler once, in its span.
+/// Runs the handler once, in its span; answers what follows, and whether the handler panicked.
 async fn attempt<Svc>(
     service: &mut Svc,
     inbox: &Inbox,
     job: &Job,
     held_until: Instant,
-) -> (Ended, bool)
+) -> (Verdict, bool)
 where
     Svc: Service<Delivery, Response = ()>,
     Svc::Error: Into<Failure>,
@@ -149,7 +178,7 @@ where
         Err(panic) => (Ended::Failed(panic_failure(&*panic)), true),
     };
     record(&span, &ended);
-    (ended, panicked)
+    (inbox.verdict(job, &ended, &span, held_until), panicked)
 }
 
 /// Calls the service and waits for it, for a cancellation, or for the time limit.
@@ -232,137 +261,22 @@ pub(super) fn record<R>(span: &Span, ended: &Ended<R>) {
 impl LaneSettings {
     /// Whether this is the last attempt of a message that has failed before.
     pub(super) fn is_last_resort(&self, job: &Job) -> bool {
-        let (attempt, exhausted) = attempts(job, self.policy_of(job));
-        exhausted && attempt > 1
+        let tally = self.tally(job);
+        tally.exhausted && tally.attempt > 1
     }
 
-    fn policy_of(&self, job: &Job) -> &Policy {
+    /// The policy of a message.
+    pub(super) fn policy_of(&self, job: &Job) -> &Policy {
         if job.is_ordered() {
             &self.ordered_policy
         } else {
             &self.policy
         }
     }
-}
 
-// === impl Inbox ===
-
-impl Inbox {
-    /// What follows an attempt; counted and logged.
-    pub(super) fn verdict(&self, job: &Job, ended: &Ended) -> Verdict {
-        match ended {
-            Ended::Done(()) => {
-                self.settings.counters.handled();
-                Verdict::Settle(Settlement::Ack)
-            }
-            Ended::Failed(failure) => self.judge(job, failure),
-            Ended::Cancelled(Cancel::LeaseLost) => Verdict::Nothing,
-            Ended::Cancelled(Cancel::BatchLost) => Verdict::GiveUp,
-            Ended::Cancelled(Cancel::Shutdown) => Verdict::CutOff,
-        }
+    /// The attempt of a message that runs, or is next, should it fail.
+    pub(super) fn tally(&self, job: &Job) -> Tally {
+        let (delivered, limit) = (job.delivery.broker_attempt(), job.delivery.attempts_limit());
+        self.policy_of(job).tally(delivered, limit, job.failures)
     }
-
-    /// Settles a message after its attempt, or parks it for the next one.
-    pub(super) fn conclude(&self, job: Job, verdict: Verdict) {
-        let (ticket, slot) = (job.ticket, job.slot());
-        match verdict {
-            Verdict::Park(wait) => return self.park(job, wait),
-            Verdict::Settle(how) => self.desk.settle(ticket, how),
-            Verdict::CutOff => self.desk.cut_off(ticket),
-            Verdict::GiveUp => self.desk.give_up(ticket),
-            Verdict::Fatal(error) => {
-                self.desk.settle(ticket, Settlement::HandBack);
-                self.desk.fatal(error);
-                let behind = self.queue.hold(slot);
-                return self
-                    .desk
-                    .hand_back(behind.iter().map(|job| job.ticket).collect());
-            }
-            Verdict::Nothing => {}
-        }
-        self.queue.release(slot);
-    }
-
-    fn judge(&self, job: &Job, failure: &Failure) -> Verdict {
-        let settings = &*self.settings;
-        settings.counters.failed();
-        let policy = settings.policy_of(job);
-        let (attempt, exhausted) = attempts(job, policy);
-        let after = match failure.disposition() {
-            Disposition::Retry => Some(policy.backoff.after(attempt)),
-            Disposition::RetryAfter(wait) => Some(wait),
-            Disposition::Poison => None,
-            Disposition::Fatal => {
-                let (topic, id) = (job.delivery.topic(), job.delivery.id());
-                let what = format!("message {id} of topic {topic} failed fatally: {failure}");
-                return Verdict::Fatal(kratos::Error::msg(what));
-            }
-        };
-        match after {
-            Some(wait) if !exhausted => {
-                self.log(job, failure, "handler failed, the message will be retried");
-                settings.counters.retried();
-                if job.is_ordered() {
-                    Verdict::Park(wait)
-                } else {
-                    Verdict::Settle(Settlement::RetryAfter(wait))
-                }
-            }
-            _ => {
-                self.log(job, failure, "handler failed, the message is dead-lettered");
-                settings.counters.dead_lettered();
-                Verdict::Settle(Settlement::DeadLetter)
-            }
-        }
-    }
-
-    /// Retries in this process: the slot waits, the lease is kept.
-    fn park(&self, mut job: Job, wait: Duration) {
-        job.failures += 1;
-        let (ticket, slot) = (job.ticket, job.slot());
-        self.desk.wait(ticket);
-        let until = from_now(wait);
-        let refused = match self.queue.park(job, until) {
-            Err(mut job) if self.desk.is_overtaken(ticket) => {
-                job.must_finish = true;
-                self.queue.park(job, until).is_err()
-            }
-            parked => parked.is_err(),
-        };
-        if refused {
-            // The process stops: the broker retries instead.
-            self.desk.settle(ticket, Settlement::RetryAfter(wait));
-            self.queue.release(slot);
-        }
-    }
-
-    fn log(&self, job: &Job, failure: &Failure, what: &'static str) {
-        tracing::warn!(
-            group = %self.settings.group,
-            topic = %job.delivery.topic(),
-            message.id = %job.delivery.id(),
-            attempt = job.attempt(),
-            error.type = failure.error_type(),
-            error = %failure,
-            "{what}",
-        );
-    }
-}
-
-/// Which attempt of the policy has just failed, and whether it was the last one.
-///
-/// Ordered messages are retried in this process, which the broker does not count; for all others
-/// the broker's count is the count.
-fn attempts(job: &Job, policy: &Policy) -> (u32, bool) {
-    if job.is_ordered() {
-        let attempt = job.failures + 1;
-        return (attempt, attempt >= policy.max_attempts);
-    }
-    let attempt = job.delivery.broker_attempt();
-    let limit = job
-        .delivery
-        .attempts_limit()
-        .unwrap_or(u32::MAX)
-        .min(policy.max_attempts);
-    (attempt, attempt >= limit)
 }

@@ -1,20 +1,29 @@
 //! The queue of one subscription: order per key, everything else to any free lane.
 
 mod batch;
+mod gate;
 mod slots;
 
 use std::{
     cmp::Reverse,
     collections::{HashSet, VecDeque},
     hash::{BuildHasher, RandomState},
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tokio::{sync::Notify, time::Instant};
 
-use self::slots::{Mode, Ready, State};
+pub(crate) use self::gate::Gate;
+use self::{
+    gate::{Admits, Bucket},
+    slots::{Mode, Ready, State},
+};
 use super::ticket::Ticket;
-use crate::{Delivery, Order};
+use crate::{Delivery, Order, Subscription, subscription::OrderBy};
+
+/// With so many waiting here an open kill switch has enough to try: no more is received.
+const PROBES: usize = 16;
 
 /// A message that waits for a lane, or for its next attempt.
 #[derive(Debug)]
@@ -26,6 +35,11 @@ pub(crate) struct Job {
     /// Never handed back while the deadline allows: the broker gives up after this attempt, or
     /// messages behind it in its batch are done.
     pub(crate) must_finish: bool,
+    /// The one message that an open kill switch tries.
+    pub(crate) probe: bool,
+    /// Messages behind it wait for it.
+    ordered: bool,
+    /// Where it waits if it has a key, or has been parked.
     slot: Option<usize>,
 }
 
@@ -33,6 +47,7 @@ pub(crate) struct Job {
 #[derive(Debug)]
 pub(crate) struct Queue {
     order: Order,
+    order_by: Option<OrderBy>,
     /// What has no message group keeps the order of its partition.
     fifo: bool,
     hasher: RandomState,
@@ -40,6 +55,16 @@ pub(crate) struct Queue {
     changed: Notify,
     /// The topic's intake waits for a queue that has nothing ready.
     hungry: Arc<Notify>,
+}
+
+/// How a queue is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Condition {
+    Open(Gate),
+    /// By hand.
+    Held,
+    Draining,
+    Closed,
 }
 
 enum Pop {
@@ -57,17 +82,25 @@ impl Job {
             delivery,
             failures: 0,
             must_finish,
+            probe: false,
+            ordered: false,
             slot: None,
         }
     }
 
     /// Whether messages behind it wait for it.
     pub(crate) fn is_ordered(&self) -> bool {
-        self.slot.is_some()
+        self.ordered
     }
 
     pub(crate) fn slot(&self) -> Option<usize> {
         self.slot
+    }
+
+    /// The message, when its key goes on without it.
+    pub(crate) fn without_key(mut self) -> Self {
+        self.slot = None;
+        self
     }
 
     /// Which attempt comes next, as handlers see it.
@@ -79,12 +112,17 @@ impl Job {
 // === impl Queue ===
 
 impl Queue {
-    pub(crate) fn new(order: Order, fifo: bool, hungry: Arc<Notify>) -> Self {
+    pub(crate) fn new(subscription: &Subscription, hungry: Arc<Notify>) -> Self {
+        let state = State {
+            rate: subscription.rate_limit.map(Bucket::new),
+            ..State::default()
+        };
         Self {
-            order,
-            fifo,
+            order: subscription.order,
+            order_by: subscription.order_by.clone(),
+            fifo: subscription.fifo,
             hasher: RandomState::new(),
-            state: Mutex::default(),
+            state: Mutex::new(state),
             changed: Notify::new(),
             hungry,
         }
@@ -105,6 +143,7 @@ impl Queue {
             None => state.ready.push_back(Ready::Free(job)),
             Some(at) => {
                 job.slot = Some(at);
+                job.ordered = true;
                 let slot = &mut state.slots[at];
                 slot.jobs.push_back(job);
                 if !std::mem::replace(&mut slot.busy, true) {
@@ -174,12 +213,9 @@ impl Queue {
         behind
     }
 
-    /// Puts an ordered message back in front of its slot until a time; the slot waits with it.
-    /// Gives the message back if the queue takes it no longer.
-    pub(crate) fn park(&self, job: Job, until: Instant) -> Result<(), Job> {
-        let Some(at) = job.slot else {
-            return Err(job);
-        };
+    /// Puts a message back in front of its slot until a time; the slot waits with it. One that had
+    /// no key gets a slot to itself. Gives the message back if the queue takes it no longer.
+    pub(crate) fn park(&self, mut job: Job, until: Instant) -> Result<(), Job> {
         let mut state = self.lock();
         let refused = match state.mode {
             Mode::Open => false,
@@ -189,14 +225,61 @@ impl Queue {
         if refused {
             return Err(job);
         }
+        let alone = || self.hasher.hash_one(job.ticket);
+        let at = job.slot.unwrap_or_else(|| state.slot(alone()));
+        job.slot = Some(at);
         let slot = &mut state.slots[at];
         slot.jobs.push_front(job);
-        slot.parked = true;
+        (slot.busy, slot.parked) = (true, true);
         state.parked.push(Reverse((until, at)));
         drop(state);
         // An idle lane must learn of the new time.
         self.changed.notify_one();
         Ok(())
+    }
+
+    /// Lets nothing start until then, and after that one message, to see whether it succeeds.
+    pub(crate) fn shut(&self, until: Instant) {
+        self.lock().gate = Gate::Shut(until);
+        // Somebody must be there when the time has come.
+        self.changed.notify_waiters();
+    }
+
+    /// Lets another message be tried: the last one told nothing.
+    pub(crate) fn probe_again(&self) {
+        let mut state = self.lock();
+        if state.gate == Gate::Probing {
+            state.gate = Gate::Probe;
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Lets all start again.
+    pub(crate) fn reopen(&self) {
+        self.lock().gate = Gate::Open;
+        self.changed.notify_waiters();
+        self.hungry.notify_waiters();
+    }
+
+    /// Lets nothing start, and nothing be received, by hand; or all again. Answers whether that
+    /// is new.
+    pub(crate) fn hold_all(&self, held: bool) -> bool {
+        let before = std::mem::replace(&mut self.lock().held, held);
+        self.changed.notify_waiters();
+        self.hungry.notify_waiters();
+        before != held
+    }
+
+    /// How the queue is.
+    pub(crate) fn condition(&self) -> Condition {
+        let state = self.lock();
+        match state.mode {
+            Mode::Open if state.held => Condition::Held,
+            Mode::Open => Condition::Open(state.gate),
+            Mode::Paused | Mode::Draining | Mode::Finishing => Condition::Draining,
+            Mode::Closed => Condition::Closed,
+        }
     }
 
     /// Lets nothing start until the [drain](Queue::drain).
@@ -286,15 +369,26 @@ impl Queue {
 
     /// Whether a free lane would find nothing to do.
     pub(crate) fn is_hungry(&self) -> bool {
-        self.lock().ready.is_empty()
+        let state = self.lock();
+        state.ready.is_empty() && state.wants_more()
+    }
+
+    /// Whether there is a use for more messages.
+    pub(crate) fn wants_more(&self) -> bool {
+        self.lock().wants_more()
     }
 
     fn pop(&self) -> Pop {
         let mut state = self.lock();
-        if state.mode == Mode::Paused {
-            return Pop::Wait(None);
-        }
+        let probe = match state.admits() {
+            Admits::All => false,
+            Admits::One => true,
+            Admits::None(until) => return Pop::Wait(until),
+        };
         state.unpark();
+        if let Some(until) = state.rate_wait() {
+            return Pop::Wait(Some(until));
+        }
         while let Some(entry) = state.ready.pop_front() {
             let job = match entry {
                 Ready::Free(job) => Some(job),
@@ -306,9 +400,11 @@ impl Queue {
                     job
                 }
             };
-            let Some(job) = job else {
+            let Some(mut job) = job else {
                 continue;
             };
+            job.probe = probe;
+            state.starts(probe);
             // Hand the baton on: another lane takes the next one, or watches the next time.
             let (hungry, baton) = (state.ready.is_empty(), !state.parked.is_empty());
             drop(state);
@@ -326,10 +422,23 @@ impl Queue {
             self.changed.notify_waiters();
             return Pop::End;
         }
+        if probe {
+            // Nothing is here that could be tried.
+            self.hungry.notify_waiters();
+        }
         Pop::Wait(state.parked.peek().map(|Reverse((until, _))| *until))
     }
 
     fn key_of(&self, delivery: &Delivery) -> Option<u64> {
+        if let Some(order_by) = &self.order_by {
+            // Ours to survive: it runs where messages come in, and would come again.
+            let called = catch_unwind(AssertUnwindSafe(|| order_by.key(delivery)));
+            return called.unwrap_or_else(|_| {
+                let (topic, id) = (delivery.topic(), delivery.id());
+                tracing::error!(%topic, message.id = %id, "order_by panicked, no order is kept");
+                None
+            });
+        }
         let key = match self.order {
             _ if self.fifo => {
                 let group = delivery.message_group().map(|group| (true, group));
@@ -359,7 +468,7 @@ mod tests {
     use crate::DeliveryParts;
 
     fn queue() -> Queue {
-        Queue::new(Order::ByGroup, false, Arc::default())
+        Queue::new(&Subscription::new("t", "g"), Arc::default())
     }
 
     fn push(queue: &Queue, group: impl Into<String>) {
@@ -387,6 +496,49 @@ mod tests {
             assert_ne!(job.delivery.message_group(), Some("stuck"));
         }
         assert!(next(&queue).is_none(), "only the stuck one's is left");
+    }
+
+    #[test]
+    fn what_is_parked_without_a_key_leaves_no_slot_behind() {
+        let queue = queue();
+        for n in 0..100 {
+            let parts = DeliveryParts::new("id", "t", "");
+            let job = Job::new(Ticket::new(n), parts.into(), false);
+            queue.push(job).expect("the queue is open");
+            let job = next(&queue).expect("it runs");
+            assert_eq!(job.slot(), None);
+            queue.park(job, Instant::now()).expect("it is open");
+            let job = next(&queue).expect("its time has come");
+            assert!(job.slot().is_some() && !job.is_ordered());
+            queue.release(job.slot());
+        }
+        let state = queue.lock();
+        assert_eq!((state.slots.len(), state.index.len()), (1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shut_queue_tries_one_message_after_its_time() {
+        let queue = queue();
+        for _ in 0..3 {
+            push(&queue, "one");
+            push(&queue, "two");
+        }
+        queue.shut(crate::clock::from_now(std::time::Duration::from_secs(60)));
+        assert!(next(&queue).is_none() && !queue.wants_more());
+        queue.shut(Instant::now());
+        let probe = next(&queue).expect("one is tried");
+        assert!(probe.probe && next(&queue).is_none());
+        queue.probe_again();
+        let other = next(&queue).expect("another");
+        assert!(other.probe && other.slot() != probe.slot());
+        queue.reopen();
+        queue.release(probe.slot());
+        let job = next(&queue).expect("all go on");
+        assert!(!job.probe && queue.wants_more());
+        queue.hold_all(true);
+        queue.release(other.slot());
+        assert!(next(&queue).is_none() && !queue.wants_more());
+        assert_eq!(queue.condition(), Condition::Held);
     }
 
     #[test]

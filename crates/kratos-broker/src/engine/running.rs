@@ -1,6 +1,11 @@
 //! All tasks of a server, from start to drain.
 
-use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    sync::{Arc, atomic::AtomicBool},
+    task::Poll,
+    time::Duration,
+};
 
 use tokio::{
     sync::Notify,
@@ -10,7 +15,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    burial::{Burials, Post, Undertaker},
     cell::LaneCell,
+    control::{Control, Controls, Notes},
     counters::Counters,
     fatal::Fatal,
     health::HealthBoard,
@@ -18,9 +25,11 @@ use super::{
     keeper,
     lane::{Inbox, LaneSettings},
     queue::Queue,
+    switch::Switch,
     table::{Limit, Table},
 };
 use crate::{
+    DeadLetter,
     driver::{Capabilities, Consumer},
     extensions::Extensions,
     router::{GroupPlan, TopicPlan},
@@ -36,6 +45,8 @@ pub(crate) struct Running<C: Consumer> {
     /// Lease keepers, and who hears of settlements.
     pub(crate) helpers: JoinSet<()>,
     pub(crate) stop: CancellationToken,
+    /// Nothing can be waited for any more.
+    pub(crate) cut: CancellationToken,
     pub(crate) fatal: Arc<Fatal>,
 }
 
@@ -55,6 +66,9 @@ pub(crate) struct Shared {
     pub(crate) extensions: Arc<Extensions>,
     pub(crate) counters: Counters,
     pub(crate) health: Arc<HealthBoard>,
+    pub(crate) controls: Controls,
+    /// Publishes dead letters.
+    pub(crate) post: Arc<dyn Post>,
 }
 
 /// Why a server that runs begins to stop by itself.
@@ -73,6 +87,7 @@ impl<C: Consumer> Running<C> {
             lanes: JoinSet::new(),
             helpers: JoinSet::new(),
             stop: CancellationToken::new(),
+            cut: CancellationToken::new(),
             fatal: Arc::default(),
         };
         for (plan, consumer) in groups {
@@ -114,17 +129,42 @@ impl<C: Consumer> Running<C> {
             let capacity = topic.limit().messages;
             let mut routes = Vec::new();
             for (subscription, lanes) in topic.routes {
-                let queue = Arc::new(Queue::new(
-                    subscription.order,
-                    subscription.fifo,
-                    hungry.clone(),
-                ));
+                let name = subscription.to_string();
+                let queue = Arc::new(Queue::new(&subscription, hungry.clone()));
+                let notes = Arc::<Notes>::default();
+                let undertaker = match subscription.dead_letter {
+                    DeadLetter::Native => None,
+                    DeadLetter::Topic(dead) => {
+                        let (undertaker, arrivals) = Undertaker::new(dead);
+                        let burials = Burials {
+                            post: shared.post.clone(),
+                            desk: table.clone(),
+                            queue: queue.clone(),
+                            counters: shared.counters.clone(),
+                            health: shared.health.clone(),
+                            name: name.clone(),
+                            troubled: AtomicBool::new(false),
+                            native: shared.capabilities.can_dead_letter(),
+                            stop: self.stop.clone(),
+                            cut: self.cut.clone(),
+                        };
+                        self.lanes.spawn(burials.run(arrivals));
+                        Some(undertaker)
+                    }
+                };
+                let switch = subscription.kill_switch.map(|settings| {
+                    let (health, counters) = (shared.health.clone(), shared.counters.clone());
+                    Arc::new(Switch::new(settings, name, queue.clone(), health, counters))
+                });
                 let settings = Arc::new(LaneSettings {
                     system: shared.system,
                     group: plan.group.clone(),
                     policy: subscription.policy,
                     ordered_policy: subscription.ordered_policy,
                     handler_timeout: subscription.handler_timeout,
+                    undertaker,
+                    switch,
+                    notes: notes.clone(),
                     extensions: shared.extensions.clone(),
                     counters: shared.counters.clone(),
                 });
@@ -136,6 +176,16 @@ impl<C: Consumer> Running<C> {
                         cell: Arc::new(LaneCell::default()),
                     }));
                 }
+                let desk = Arc::downgrade(&table);
+                shared.controls.add(Control {
+                    topic: topic.topic.clone(),
+                    group: plan.group.clone(),
+                    filter: subscription.filter.to_string(),
+                    queue: queue.clone(),
+                    number: (number, routes.len()),
+                    desk,
+                    notes,
+                });
                 queues.push(queue.clone());
                 routes.push((subscription.filter, queue));
             }

@@ -27,6 +27,8 @@ pub(crate) fn process(settings: &LaneSettings, delivery: &Delivery) -> (Span, Op
         messaging.message.id = delivery.id().as_str(),
         messaging.destination.partition.id = delivery.partition(),
         messaging.delivery.attempt = delivery.attempt(),
+        dead_letter.reason = field::Empty,
+        dead_letter.topic = field::Empty,
     );
     if let (false, Some(parent)) = (span.is_disabled(), &parent) {
         trace::add_link(&span, parent.clone());

@@ -15,12 +15,12 @@ use super::{
     cell::{Cancel, LaneCell},
     counters::Counters,
     fatal::Fatal,
-    lane::Desk,
+    lane::{Desk, Holds},
     ticket::Ticket,
 };
 use crate::{
     Delivery, MessageId,
-    clock::{after, from_now},
+    clock::{after, before, from_now},
     driver::{Consumer, Leased, Room, Settled, Settlement},
 };
 
@@ -90,8 +90,13 @@ impl<C: Consumer> Table<C> {
         self.consumer
     }
 
-    /// Enters a message that was received for a topic.
-    pub(crate) fn insert(&self, topic: usize, leased: Leased<C::Lease>) -> (Ticket, Delivery) {
+    /// Enters a message that was received for a topic, and for one of its subscriptions.
+    pub(crate) fn insert(
+        &self,
+        topic: usize,
+        route: usize,
+        leased: Leased<C::Lease>,
+    ) -> (Ticket, Delivery) {
         let Leased {
             delivery,
             lease,
@@ -106,6 +111,7 @@ impl<C: Consumer> Table<C> {
         let entry = Entry {
             delivery: delivery.clone(),
             topic,
+            route,
             lease: Some(lease),
             expires_at,
             held_until: from_now(load.limit.max_hold),
@@ -194,7 +200,7 @@ impl<C: Consumer> Table<C> {
             if entry.expires_at > after(now, margin) || entry.held_until <= now {
                 continue;
             }
-            if !matches!(entry.phase, Phase::Waiting | Phase::Running(_)) {
+            if !matches!(entry.phase, Phase::Waiting) && !entry.is_on_its_way() {
                 continue;
             }
             if let Some(lease) = entry.lease.take() {
@@ -390,6 +396,45 @@ impl<C: Consumer> Desk for Table<C> {
             drop(state);
             self.give_up(ticket);
         }
+    }
+
+    fn bury(&self, ticket: Ticket) {
+        let mut state = self.lock();
+        let Some(entry) = state.entry(ticket) else {
+            return;
+        };
+        entry.phase = Phase::Burying;
+        if entry.batch_lost {
+            drop(state);
+            self.give_up(ticket);
+        }
+    }
+
+    fn is_burying(&self, ticket: Ticket) -> bool {
+        let mut state = self.lock();
+        let entry = state.entry(ticket);
+        entry.is_some_and(|entry| matches!(entry.phase, Phase::Burying))
+    }
+
+    fn holds(&self, topic: usize, route: usize) -> Holds {
+        let state = self.lock();
+        let max_hold = state.loads[topic].limit.max_hold;
+        let mut holds = Holds::default();
+        for entry in state.places.iter().filter_map(|place| place.entry.as_ref()) {
+            if (entry.topic, entry.route) != (topic, route) {
+                continue;
+            }
+            match entry.phase {
+                Phase::Waiting => holds.waiting += 1,
+                Phase::Running(_) => holds.running += 1,
+                Phase::Burying => holds.burying += 1,
+                Phase::Decided(_) | Phase::Settling(_) => continue,
+            }
+            let (since, born) = (before(entry.held_until, max_hold), entry.delivery.born());
+            holds.since = [holds.since, since].into_iter().flatten().min();
+            holds.oldest = [holds.oldest, born].into_iter().flatten().min();
+        }
+        holds
     }
 
     fn settle(&self, ticket: Ticket, how: Settlement) {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{Lanes, Route};
 use crate::{
-    Error, Group, Order, Result, Subscription, Topic,
+    DeadLetter, Error, Group, Order, Policy, Result, Subscription, Topic,
     driver::{Capabilities, Consumer, Filter, GroupSpec, TopicSpec},
 };
 
@@ -87,18 +87,42 @@ fn check(subscription: &Subscription, system: &str, can: Capabilities) -> Result
         if !can.can_order() {
             return refuse("keep messages in order");
         }
-        if subscription.order != Order::ByGroup {
+        if subscription.order != Order::ByGroup || subscription.order_by.is_some() {
             return Err(Error::invalid(format!(
                 "subscription {subscription}: fifo keeps the order of message groups; leave order \
                  out"
+            )));
+        }
+        if !subscription.ordered_policy.is_all_here() {
+            return Err(Error::invalid(format!(
+                "subscription {subscription}: fifo retries in this process only, its \
+                 ordered_policy leaves retries to the broker; leave in_process out"
             )));
         }
     }
     if subscription.broadcast && !can.can_broadcast() {
         return refuse("give every instance every message (broadcast)");
     }
-    if !can.can_dead_letter() {
-        return refuse("dead-letter messages");
+    match &subscription.dead_letter {
+        DeadLetter::Native if !can.can_dead_letter() => {
+            return refuse("dead-letter messages (name a topic: DeadLetter::topic)");
+        }
+        DeadLetter::Topic(topic) if topic.is_empty() || *topic == subscription.topic => {
+            return Err(Error::invalid(format!(
+                "subscription {subscription}: its dead letters would come back to it; give \
+                 DeadLetter::topic another topic"
+            )));
+        }
+        _ => {}
+    }
+    if subscription
+        .kill_switch
+        .as_ref()
+        .is_some_and(|switch| switch.pause.is_zero())
+    {
+        return Err(Error::invalid(format!(
+            "subscription {subscription}: a kill switch with a pause of 0 pauses nothing"
+        )));
     }
     Ok(())
 }
@@ -143,7 +167,10 @@ impl GroupPlan {
         };
         let routes = self.topics.iter().flat_map(|topic| &topic.routes);
         for (subscription, _) in routes {
-            let Some(asked) = subscription.policy.chosen_attempts() else {
+            let ordered = Some(&subscription.ordered_policy).filter(|_| !subscription.fifo);
+            let policies = [Some(&subscription.policy), ordered];
+            let asked = policies.into_iter().flatten();
+            let Some(asked) = asked.filter_map(Policy::chosen_attempts).max() else {
                 continue;
             };
             if asked > limit {

@@ -796,3 +796,88 @@ async fn a_stop_in_the_middle_of_retries_keeps_the_order() {
     assert_eq!(of_a, ["a1", "a2", "a3"]);
     started.stop(secs(5)).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn dead_letters_of_a_batch_go_to_the_topic_and_the_rest_is_settled() {
+    async fn odd_is_bad(State(seen): State<Batches>, batch: Batch<Json<u8>>) -> BatchOutcome {
+        let mut outcome = BatchOutcome::new();
+        for (index, item) in batch.iter().enumerate() {
+            if item.body.0 % 2 == 1 {
+                outcome.fail(
+                    index,
+                    AnyError::from(kratos_broker::Rejection::poison("odd")),
+                );
+            }
+        }
+        seen.add(Vec::new());
+        outcome.rest_ok()
+    }
+    let broker = Broker::new();
+    let seen = Batches::default();
+    let subscription = one()
+        .order(Order::ByKey)
+        .dead_letter(kratos_broker::DeadLetter::topic("dead"));
+    let router = Router::new()
+        .subscribe_batch(subscription, BatchSettings::new(10), odd_is_bad)
+        .with_state(seen.clone());
+    for n in 0..10 {
+        publish(&broker, Message::new("t", n.to_string()).key("one")).await;
+    }
+    publish(&broker, Message::new("t", "no number").key("one")).await;
+    broker.fail_publishes(3);
+    let server = server(&broker, router);
+    let counters = server.counters();
+    let started = Started::start(server).await;
+    done(&broker).await;
+    started.stop(secs(5)).await.unwrap();
+    let stats = counters.stats();
+    assert_eq!(
+        (stats.dead_lettered, stats.poisoned, stats.handled),
+        (6, 6, 5)
+    );
+    assert_eq!((stats.received, stats.repeated), (11, 0));
+    assert_eq!(
+        seen.len(),
+        1,
+        "the handler does not see what does not decode"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_kill_switch_tries_one_message_and_keeps_the_rest_of_a_batch() {
+    type Down = std::sync::Arc<std::sync::atomic::AtomicBool>;
+    async fn save(
+        State((down, seen)): State<(Down, Batches)>,
+        batch: Batch<Delivery>,
+    ) -> Result<(), AnyError> {
+        seen.add(bodies(&batch));
+        if down.load(std::sync::atomic::Ordering::SeqCst) {
+            return crate::support::failed();
+        }
+        Ok(())
+    }
+    let broker = Broker::new();
+    let (down, seen) = (Down::new(true.into()), Batches::default());
+    let switch = kratos_broker::KillSwitch::new()
+        .failures_in_a_row(8)
+        .pause(secs(10));
+    let router = Router::new()
+        .subscribe_batch(one().kill_switch(switch), BatchSettings::new(10), save)
+        .with_state((down.clone(), seen.clone()));
+    for n in 0..10 {
+        publish(&broker, Message::new("t", n.to_string())).await;
+    }
+    let server = server(&broker, router);
+    let counters = server.counters();
+    let started = Started::start(server).await;
+    until("it has tried twice", || seen.len() == 3).await;
+    assert_eq!(sizes(&seen), [10, 1, 1], "one each time");
+    assert_eq!(
+        (counters.stats().switch_opened, counters.stats().kept),
+        (1, 5)
+    );
+    down.store(false, std::sync::atomic::Ordering::SeqCst);
+    done(&broker).await;
+    assert!(broker.dead_letters("g").is_empty());
+    started.stop(secs(5)).await.unwrap();
+}

@@ -48,7 +48,7 @@ impl Queue {
             alone,
             bytes: first.delivery.body().len(),
             slots: first.slot.into_iter().collect(),
-            closed: alone(&first),
+            closed: first.probe || alone(&first),
             jobs: vec![first],
         };
         let until = from_now(settings.linger);
@@ -98,7 +98,7 @@ impl Queue {
     /// Takes what is there.
     fn fill(&self, filling: &mut Filling<'_>) -> Look {
         let mut state = self.lock();
-        if state.mode == Mode::Paused {
+        if state.mode == Mode::Paused || !state.is_free() {
             return Look::Full;
         }
         state.unpark();

@@ -7,7 +7,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::Job;
+use super::{
+    Job, PROBES,
+    gate::{Admits, Bucket, Gate},
+};
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -20,6 +23,11 @@ pub(super) struct State {
     pub(super) free: Vec<usize>,
     pub(super) parked: BinaryHeap<Reverse<(Instant, usize)>>,
     pub(super) mode: Mode,
+    /// Of the kill switch.
+    pub(super) gate: Gate,
+    /// By hand.
+    pub(super) held: bool,
+    pub(super) rate: Option<Bucket>,
 }
 
 #[derive(Debug)]
@@ -121,6 +129,66 @@ impl State {
         }
         let slots = &self.slots;
         self.parked.retain(|Reverse((_, at))| slots[*at].parked);
+    }
+
+    /// How many may start now. A drain takes no notice of gates: what must be finished is started.
+    pub(super) fn admits(&mut self) -> Admits {
+        match self.mode {
+            Mode::Open => {}
+            Mode::Paused => return Admits::None(None),
+            Mode::Draining | Mode::Finishing | Mode::Closed => return Admits::All,
+        }
+        if self.held {
+            return Admits::None(None);
+        }
+        match self.gate {
+            Gate::Open => Admits::All,
+            Gate::Shut(until) if until > Instant::now() => Admits::None(Some(until)),
+            Gate::Shut(_) | Gate::Probe => {
+                self.gate = Gate::Probe;
+                Admits::One
+            }
+            Gate::Probing => Admits::None(None),
+        }
+    }
+
+    /// Whether neither a hand nor the kill switch holds it back.
+    pub(super) fn is_free(&self) -> bool {
+        self.gate == Gate::Open && !self.held
+    }
+
+    /// When the rate limit lets the next message start; `None` if now, or if there is none.
+    pub(super) fn rate_wait(&self) -> Option<Instant> {
+        let rate = self.rate.as_ref().filter(|_| !self.ready.is_empty())?;
+        rate.wait(Instant::now())
+    }
+
+    /// A message starts.
+    pub(super) fn starts(&mut self, probe: bool) {
+        if probe {
+            self.gate = Gate::Probing;
+        }
+        if let Some(rate) = &mut self.rate {
+            rate.take(Instant::now());
+        }
+    }
+
+    /// Whether there is a use for more messages.
+    pub(super) fn wants_more(&self) -> bool {
+        if self.held {
+            return false;
+        }
+        match self.gate {
+            Gate::Open => true,
+            Gate::Shut(_) => false,
+            Gate::Probe | Gate::Probing => self.waiting() < PROBES,
+        }
+    }
+
+    fn waiting(&self) -> usize {
+        let free = |entry: &&Ready| matches!(entry, Ready::Free(_));
+        let slots = self.slots.iter().map(|slot| slot.jobs.len());
+        self.ready.iter().filter(free).count() + slots.sum::<usize>()
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -51,7 +51,7 @@ impl<C: Consumer> Table<C> {
         let mut waiting = Vec::new();
         for (ticket, entry) in state.behind(lost) {
             match &entry.phase {
-                Phase::Waiting => waiting.push(ticket),
+                Phase::Waiting | Phase::Burying => waiting.push(ticket),
                 Phase::Running(cell) => {
                     cell.cancel(ticket, Cancel::BatchLost);
                     entry.batch_lost = true;
@@ -75,6 +75,6 @@ impl<C: Consumer> Table<C> {
         };
         state
             .behind(place)
-            .any(|(_, entry)| entry.is_done() || matches!(entry.phase, Phase::Running(_)))
+            .any(|(_, entry)| entry.is_done() || entry.is_on_its_way())
     }
 }

@@ -42,6 +42,8 @@ pub(super) struct Place<L> {
 pub(super) struct Entry<L> {
     pub(super) delivery: Delivery,
     pub(super) topic: usize,
+    /// The subscription, of the topic's.
+    pub(super) route: usize,
     /// Absent while it is being extended, and once it is settled.
     pub(super) lease: Option<L>,
     pub(super) expires_at: Instant,
@@ -56,6 +58,8 @@ pub(super) struct Entry<L> {
 pub(super) enum Phase {
     Waiting,
     Running(Arc<LaneCell>),
+    /// It is given up, and published to the dead-letter topic.
+    Burying,
     /// Decided while the lease was away for an extension.
     Decided(Settlement),
     /// Handed to the driver, not confirmed yet.
@@ -132,6 +136,11 @@ impl<L> Entry<L> {
             .is_some_and(|how| matches!(how, Settlement::Ack | Settlement::DeadLetter))
     }
 
+    /// Its handler runs, or it is being buried: it is likely to be done.
+    pub(super) fn is_on_its_way(&self) -> bool {
+        matches!(self.phase, Phase::Running(_) | Phase::Burying)
+    }
+
     /// It goes back to the broker.
     pub(super) fn is_handed_back(&self) -> bool {
         self.settlement().is_some() && !self.is_done()
@@ -140,7 +149,7 @@ impl<L> Entry<L> {
     fn settlement(&self) -> Option<Settlement> {
         match self.phase {
             Phase::Decided(how) | Phase::Settling(how) => Some(how),
-            Phase::Waiting | Phase::Running(_) => None,
+            Phase::Waiting | Phase::Running(_) | Phase::Burying => None,
         }
     }
 }

@@ -1,0 +1,199 @@
+//! Pausing at run time, limits of rate, and what is seen from outside.
+
+use std::sync::Arc;
+
+use kratos_broker::{
+    Delivery, Message, RateLimit, Router, SubscriptionState, SubscriptionStatus, memory::Broker,
+    testing::Started,
+};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep},
+};
+
+use crate::support::{
+    Log, failed, millis, publish, publish_numbers, secs, server, subscription, text, until,
+};
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_subscription_starts_nothing_receives_no_more_and_keeps_its_leases() {
+    let broker = Broker::new();
+    let done = Log::default();
+    let handler = {
+        let done = done.clone();
+        move |delivery: Delivery| {
+            let done = done.clone();
+            async move {
+                sleep(secs(1)).await;
+                done.add(text(&delivery));
+            }
+        }
+    };
+    let subscription = subscription()
+        .concurrency(2)
+        .prefetch(10)
+        .invisible_duration(secs(10));
+    let server = server(&broker, Router::new().subscribe_with(subscription, handler));
+    let (counters, controls) = (server.counters(), server.controls());
+    assert!(!controls.pause("t", "g"), "it does not run yet");
+    let started = Started::start(server).await;
+    publish_numbers(&broker, 50).await;
+    until("two are done", || done.len() == 2).await;
+    assert!(!controls.pause("t", "other") && !controls.pause("other", "g"));
+    assert!(controls.pause("t", "g"));
+    sleep(secs(2)).await;
+    let before = (done.len(), counters.stats().received);
+    sleep(secs(600)).await;
+    assert_eq!((done.len(), counters.stats().received), before);
+    assert_eq!(counters.stats().leases_lost, 0);
+    let status = status(&controls.subscriptions());
+    assert_eq!(
+        (status.state, status.in_flight),
+        (SubscriptionState::Paused, 0)
+    );
+    assert_eq!(status.waiting, broker.held("t", "g"));
+    assert!(status.oldest_held >= Some(secs(600)), "{status:?}");
+    assert!(controls.resume("t", "g"));
+    until("all are done", || broker.backlog("t", "g") == 0).await;
+    assert_eq!(done.len(), 50, "each once");
+    started.stop(secs(5)).await.unwrap();
+    let state = controls.subscriptions()[0].state;
+    assert_eq!(state, SubscriptionState::Stopped);
+}
+
+fn status(all: &[SubscriptionStatus]) -> SubscriptionStatus {
+    let [one] = all else { panic!("{all:?}") };
+    one.clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_tells_what_runs_what_waits_and_what_failed_last() {
+    let broker = Broker::new();
+    let gate = Arc::new(Semaphore::new(0));
+    let handler = {
+        let gate = gate.clone();
+        move |delivery: Delivery| {
+            let gate = gate.clone();
+            async move {
+                if delivery.body() == "0" {
+                    return failed();
+                }
+                gate.acquire().await.unwrap().forget();
+                Ok(())
+            }
+        }
+    };
+    let tagged = subscription().tags(["a", "b"]).concurrency(3);
+    let server = server(&broker, Router::new().subscribe_with(tagged, handler));
+    let controls = server.controls();
+    let started = Started::start(server).await;
+    for n in 0..10 {
+        publish(&broker, Message::new("t", n.to_string()).tag("a")).await;
+    }
+    until("it serves", || !controls.subscriptions().is_empty()).await;
+    until("three run", || {
+        status(&controls.subscriptions()).in_flight == 3
+    })
+    .await;
+    until("one has failed", || {
+        status(&controls.subscriptions()).last_error.is_some()
+    })
+    .await;
+    sleep(millis(500)).await;
+    let status_now = status(&controls.subscriptions());
+    assert_eq!((&*status_now.topic, &*status_now.group), ("t", "g"));
+    assert_eq!(status_now.filter, "a || b");
+    assert_eq!(status_now.state, SubscriptionState::Running);
+    assert_eq!(
+        (status_now.in_flight, status_now.waiting),
+        (3, 6),
+        "one is with the broker"
+    );
+    assert!(status_now.oldest_age.is_some() && status_now.oldest_held >= Some(millis(500)));
+    let error = status_now.last_error.unwrap();
+    assert_eq!(error.message, "on purpose");
+    assert!(error.error_type.ends_with("AnyError"));
+    started.request(secs(20));
+    sleep(millis(100)).await;
+    assert_eq!(
+        status(&controls.subscriptions()).state,
+        SubscriptionState::Draining
+    );
+    gate.add_permits(100);
+    started.ended(secs(21)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_subscription_stops_at_once() {
+    let broker = Broker::new();
+    let done = Log::default();
+    let handler = {
+        let done = done.clone();
+        move || {
+            let done = done.clone();
+            async move { done.add(()) }
+        }
+    };
+    let server = server(
+        &broker,
+        Router::new().subscribe_with(subscription(), handler),
+    );
+    let controls = server.controls();
+    let started = Started::start(server).await;
+    until("it runs", || controls.pause("t", "g")).await;
+    publish_numbers(&broker, 20).await;
+    sleep(secs(1)).await;
+    let begin = Instant::now();
+    started.stop(secs(20)).await.unwrap();
+    assert!(begin.elapsed() < secs(1), "{:?}", begin.elapsed());
+    assert_eq!(done.len(), 0);
+    assert_eq!((broker.backlog("t", "g"), broker.held("t", "g")), (20, 0));
+}
+
+/// When each message starts, after the first.
+async fn starts(broker: &Broker, limit: RateLimit, count: usize) -> (Log<Instant>, Started) {
+    let at = Log::default();
+    let handler = {
+        let at = at.clone();
+        move || {
+            let at = at.clone();
+            async move {
+                at.add(Instant::now());
+                sleep(millis(1)).await;
+            }
+        }
+    };
+    publish_numbers(broker, count).await;
+    let subscription = subscription().rate_limit(limit);
+    let router = Router::new().subscribe_with(subscription, handler);
+    (at, Started::start(server(broker, router)).await)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_limit_spreads_starts_after_a_burst() {
+    let broker = Broker::new();
+    let (at, started) = starts(&broker, RateLimit::per_second(10).burst(5), 35).await;
+    until("all are done", || broker.backlog("t", "g") == 0).await;
+    let at = at.all();
+    let after = |n: usize| (at[n] - at[0]).as_millis();
+    assert_eq!(after(4), 0, "a burst of five");
+    for n in 5..35 {
+        // The clock has steps of a millisecond.
+        let due = (n as u128 - 4) * 100;
+        assert!((due..due + 3).contains(&after(n)), "{n}: {} ms", after(n));
+    }
+    started.stop(secs(5)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_the_rate_limit_ends_with_a_stop() {
+    let broker = Broker::new();
+    let (at, started) = starts(&broker, RateLimit::per(1, secs(3600)), 20).await;
+    until("the first has started", || at.len() == 1).await;
+    sleep(secs(1)).await;
+    let begin = Instant::now();
+    started.stop(secs(20)).await.unwrap();
+    assert!(begin.elapsed() < secs(1), "{:?}", begin.elapsed());
+    assert_eq!(at.len(), 1);
+    assert_eq!((broker.backlog("t", "g"), broker.held("t", "g")), (19, 0));
+}
