@@ -98,6 +98,8 @@ impl<S: Clone + Send + Sync + 'static, L> Router<S, L> {
     /// * Where order is kept, a batch may hold several messages of a key, in order. Behind one that
     ///   is tried again none of its key is settled: they come again after it, in order, and none of
     ///   their attempts is spent.
+    /// * A rate limit counts batches; a kill switch counts messages, so that a batch that fails as a
+    ///   whole is as many failures, and while it is open it tries a batch of one.
     /// * The batch's span is a root, linked to the sender of every message.
     #[must_use]
     pub fn subscribe_batch<T>(

@@ -57,7 +57,6 @@ enum Fates {
 
 /// Messages of one key that are not settled, in order.
 struct Unsettled {
-    slot: usize,
     /// The one that failed, and what follows for it.
     failed: (Job, Verdict),
     /// Nothing is done before what stands in front of it: they come again.
@@ -95,7 +94,7 @@ where
                 service = prototype.clone();
             }
             let kept = inbox.conclude_batch(jobs, handled);
-            slots.retain(|slot| !kept.contains(slot));
+            slots.retain(|slot| kept.binary_search(slot).is_err());
         }
         for slot in slots {
             inbox.queue.release(Some(slot));
@@ -189,7 +188,7 @@ impl Gathering {
 
 impl Inbox {
     /// Settles the messages of a batch, each by its own outcome, or puts them back; answers the
-    /// slots that are taken care of.
+    /// slots that are taken care of, sorted.
     fn conclude_batch(&self, jobs: Vec<Job>, handled: Handled) -> Vec<usize> {
         if let Ended::Cancelled(_) = handled.ended {
             jobs.iter().for_each(|job| self.inconclusive(job));
@@ -228,7 +227,7 @@ impl Inbox {
             Results::All(result) => Fates::All(ended(result)),
             Results::Each(each) => Fates::Each(each),
         };
-        let mut unsettled: Vec<Unsettled> = Vec::new();
+        let mut unsettled: BTreeMap<usize, Unsettled> = BTreeMap::new();
         for (index, job) in jobs.into_iter().enumerate() {
             let own;
             let fate = if let Some((_, failure)) = rejected.pop_front_if(|(at, _)| *at == index) {
@@ -243,10 +242,7 @@ impl Inbox {
                     }
                 }
             };
-            let before = unsettled
-                .iter_mut()
-                .find(|key| Some(key.slot) == job.slot());
-            if let Some(before) = before {
+            if let Some(before) = job.slot().and_then(|slot| unsettled.get_mut(&slot)) {
                 if matches!(fate, Ended::Done(())) {
                     self.settings.counters.repeated();
                 }
@@ -258,27 +254,28 @@ impl Inbox {
                 // Those behind it have run: they do not wait for it, nor does their key.
                 (Verdict::Bury(grave), _) => self.bury(job.without_key(), grave),
                 (verdict, None) => self.conclude(job, verdict),
-                (verdict, Some(slot)) => unsettled.push(Unsettled {
-                    slot,
-                    failed: (job, verdict),
-                    behind: Vec::new(),
-                }),
+                (verdict, Some(slot)) => {
+                    let key = Unsettled {
+                        failed: (job, verdict),
+                        behind: Vec::new(),
+                    };
+                    unsettled.insert(slot, key);
+                }
             }
         }
         self.put_back(unsettled)
     }
 
-    fn put_back(&self, unsettled: Vec<Unsettled>) -> Vec<usize> {
+    fn put_back(&self, unsettled: BTreeMap<usize, Unsettled>) -> Vec<usize> {
         // None of them runs any more: only then can it be told what has overtaken the failed ones.
-        for job in unsettled.iter().flat_map(|key| &key.behind) {
+        for job in unsettled.values().flat_map(|key| &key.behind) {
             self.desk.wait(job.ticket);
         }
-        let mut slots = Vec::with_capacity(unsettled.len());
-        for key in unsettled {
-            slots.push(key.slot);
-            self.back_to_slot(key.slot, key.behind);
-            let (failed, verdict) = key.failed;
-            self.conclude(failed, verdict);
+        let slots = unsettled.keys().copied().collect();
+        for (slot, Unsettled { failed, behind }) in unsettled {
+            self.back_to_slot(slot, behind);
+            let (job, verdict) = failed;
+            self.conclude(job, verdict);
         }
         slots
     }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use kratos_broker::{
     AnyError, Backoff, Batch, BatchOutcome, BatchSettings, Bytes, Cancelled, Deadline, Deliveries,
-    Delivery, Disposition, Extension, HandlerError, Json, Message, Order, Policy, Rejection,
-    Router, State, Subscription, memory::Broker, testing::Started,
+    Delivery, Disposition, Extension, HandlerError, Json, Message, Order, Policy, RateLimit,
+    Rejection, Router, State, Subscription, memory::Broker, testing::Started,
 };
 use tokio::time::{Instant, sleep};
 use tower::{timeout::TimeoutLayer, util::MapRequestLayer};
@@ -759,6 +759,47 @@ async fn a_failing_key_parks_only_itself_and_the_last_attempt_is_made_alone() {
     let last = seen.all();
     let alone = last.iter().filter(|(_, batch)| *batch == ["a0"]).count();
     assert_eq!(alone, 1, "{last:?}");
+    started.stop(secs(5)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_fills_does_not_delay_a_retry() {
+    let broker = Broker::new();
+    let handler = FailOnce::new(&["a0"]);
+    publish_two(&broker, 1, |m, key| m.key(key)).await;
+    let settings = BatchSettings::new(2).linger(secs(50));
+    let router = Router::new()
+        .subscribe_batch(fifo_less(), settings, FailOnce::handle)
+        .with_state(handler.clone());
+    let started = Started::start(server(&broker, router)).await;
+    until("it has failed", || handler.seen.len() == 1).await;
+    // A batch of one begins to fill; the retry, 2 s after the failure, is the other.
+    let begin = Instant::now();
+    publish(&broker, Message::new("t", "c0").key("c")).await;
+    until("it is tried again", || handler.seen.len() >= 2).await;
+    assert!(begin.elapsed() < secs(5), "after {:?}", begin.elapsed());
+    done(&broker).await;
+    started.stop(secs(5)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_limit_counts_batches() {
+    let (broker, seen) = (Broker::new(), Batches::default());
+    publish_numbers(&broker, 40).await;
+    let limit = RateLimit::per_second(1).burst(1);
+    let subscription = subscription().rate_limit(limit);
+    let router = Router::new()
+        .subscribe_batch(subscription, BatchSettings::new(10), note)
+        .with_state(seen.clone());
+    let begin = Instant::now();
+    let started = Started::start(server(&broker, router)).await;
+    done(&broker).await;
+    assert_eq!(sizes(&seen), [10; 4]);
+    assert!(
+        (3..=4).contains(&begin.elapsed().as_secs()),
+        "{:?}",
+        begin.elapsed()
+    );
     started.stop(secs(5)).await.unwrap();
 }
 

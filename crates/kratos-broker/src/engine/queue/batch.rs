@@ -1,5 +1,7 @@
 //! Several messages at once: what a lane takes for a batch, and what it puts back.
 
+use std::cmp::Reverse;
+
 use tokio::time::{Instant, sleep_until};
 
 use super::{
@@ -22,10 +24,9 @@ struct Filling<'a> {
 }
 
 /// What a look at the queue has told a batch.
-#[derive(PartialEq, Eq)]
 enum Look {
-    /// There may be more soon.
-    Hungry,
+    /// There may be more soon, at that time for certain.
+    Hungry(Option<Instant>),
     /// It is as full as it gets.
     Full,
 }
@@ -56,12 +57,15 @@ impl Queue {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if self.fill(&mut filling) == Look::Full || Instant::now() >= until {
+            let Look::Hungry(more_at) = self.fill(&mut filling) else {
+                break;
+            };
+            if Instant::now() >= until {
                 break;
             }
             tokio::select! {
                 () = changed => {}
-                () = sleep_until(until) => {}
+                () = sleep_until(more_at.map_or(until, |at| at.min(until))) => {}
             }
         }
         // Hand the baton on: another lane takes the next one, or watches the next time.
@@ -130,7 +134,7 @@ impl Queue {
         if filling.is_full() || state.mode != Mode::Open {
             Look::Full
         } else {
-            Look::Hungry
+            Look::Hungry(state.parked.peek().map(|Reverse((at, _))| *at))
         }
     }
 }
@@ -149,7 +153,8 @@ impl Filling<'_> {
             || self.bytes >= self.settings.max_bytes
     }
 
-    fn add(&mut self, job: Job) {
+    fn add(&mut self, mut job: Job) {
+        job.probe = false;
         self.bytes = self.bytes.saturating_add(job.delivery.body().len());
         self.jobs.push(job);
     }
