@@ -22,6 +22,7 @@ RULES = {
         {"kratos-rs", "kratos-broker", "rocketmq-admin", "rocketmq-grpc", "rocketmq-devbroker"},
         set(),
     ),
+    "kratos-sqlx": ({"kratos-rs", "kratos-broker"}, BROKERS | {"axum", "tonic"}),
 }
 # The lifecycle alone must stay light.
 NEVER_WITHOUT_FEATURES = {

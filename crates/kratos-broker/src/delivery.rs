@@ -65,6 +65,8 @@ pub struct DeliveryParts {
 #[derive(Clone, Default)]
 pub(crate) struct Run {
     pub(crate) deadline: Option<Instant>,
+    /// A failure of this attempt would be the last.
+    pub(crate) is_last: bool,
     pub(crate) cell: Option<Arc<LaneCell>>,
     pub(crate) ticket: Ticket,
     pub(crate) extensions: Arc<Extensions>,
@@ -156,6 +158,13 @@ impl Delivery {
     #[must_use]
     pub fn attempts_limit(&self) -> Option<u32> {
         self.parts.attempts_limit
+    }
+
+    /// Whether this is the last attempt: if it fails, the message is dead-lettered. Known while a
+    /// handler runs, `false` elsewhere.
+    #[must_use]
+    pub fn is_last_attempt(&self) -> bool {
+        self.run.is_last
     }
 
     /// When it was published, by the sender's wall clock.

@@ -1,6 +1,6 @@
 //! Broker-neutral messaging: typed handlers, router, consumer engine, memory driver.
 //!
-//! * To send: a [`Message`] through a [`Publisher`].
+//! * To send: a [`Message`] through a [`Publisher`], typed values through a [`TopicPublisher`].
 //! * To receive: handlers, plain async functions of [extractors](FromDelivery), in a [`Server`] that
 //!   the App runs, or in a [`Router`] that a server takes.
 //!   Handlers of several messages at once take a [`Batch`].
@@ -22,17 +22,20 @@ mod extract;
 mod handler;
 mod headers;
 mod kill_switch;
+pub mod idempotent;
 pub mod memory;
 mod message;
 mod names;
 mod policy;
 mod publisher;
 mod rate_limit;
+mod replay;
 mod router;
 mod server;
 mod subscription;
 #[cfg(feature = "test-util")]
 pub mod testing;
+mod topic_publisher;
 mod transaction;
 
 pub use bytes::Bytes;
@@ -48,7 +51,7 @@ pub use self::{
         Batch, BatchFuture, BatchHandler, BatchItem, BatchOutcome, BatchReturn, BatchSettings,
         Deliveries, FromBatch, Outcomes,
     },
-    codec::CONTENT_TYPE,
+    codec::{CONTENT_TYPE, Encode},
     dead_letter::DeadLetter,
     delivery::{Delivery, DeliveryParts},
     driver::{Consumer, Driver, Settlement},
@@ -71,9 +74,11 @@ pub use self::{
     policy::{Backoff, Policy},
     publisher::Publisher,
     rate_limit::RateLimit,
+    replay::{DeadLetterView, REPLAYED_ID, Replay, ReplayEnded, ReplayReport},
     router::{IntoBatchRoute, IntoRoute, Router},
     server::{Bound, Server},
     subscription::{Order, Subscription},
+    topic_publisher::TopicPublisher,
     transaction::{Resolution, Transacted},
 };
 

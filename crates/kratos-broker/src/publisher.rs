@@ -1,5 +1,7 @@
 //! The user's handle for sending.
 
+mod many;
+
 use kratos::trace;
 use tracing::{Instrument, Span, field};
 

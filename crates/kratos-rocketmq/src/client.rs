@@ -209,6 +209,12 @@ impl Client {
         Publisher::new(self.clone())
     }
 
+    /// Where groups are made.
+    #[cfg(any(feature = "admin", feature = "embedded"))]
+    pub(crate) fn site(&self) -> Result<Site> {
+        self.shared.site()
+    }
+
     /// The client underneath, made at the first use.
     fn client(&self) -> Result<&rocketmq_grpc::Client> {
         if let Some(client) = self.shared.client.get() {

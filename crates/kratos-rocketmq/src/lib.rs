@@ -32,9 +32,12 @@
 //! of the message's attempts.
 
 mod broadcast;
+#[cfg(feature = "cli")]
+pub mod cli;
 mod client;
 mod config;
 mod consumer;
+mod dead_letters;
 mod error;
 mod headers;
 mod publish;
@@ -49,6 +52,7 @@ pub use self::{
     client::Client,
     config::{Config, Credentials},
     consumer::Consumer,
+    dead_letters::{dead_letter_topic, replay},
     tls::Tls,
 };
 
@@ -57,6 +61,9 @@ pub type Server<S = (), L = Identity> = kratos_broker::Server<Client, S, L>;
 
 /// Publishes to RocketMQ: [`kratos_broker::Publisher`] on this driver.
 pub type Publisher = kratos_broker::Publisher<Client>;
+
+/// Publishes values of `T` to one topic: [`kratos_broker::TopicPublisher`] on this driver.
+pub type TopicPublisher<T> = kratos_broker::TopicPublisher<Client, T>;
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

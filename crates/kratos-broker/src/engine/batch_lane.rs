@@ -122,6 +122,7 @@ where
     let deliveries = jobs.iter().map(|job| {
         let run = Run {
             deadline: Some(deadline),
+            is_last: settings.is_last(job),
             cell: Some(cell.clone()),
             ticket: job.ticket,
             extensions: settings.extensions.clone(),

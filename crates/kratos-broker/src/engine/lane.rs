@@ -158,6 +158,7 @@ where
     let time_limit = settings.handler_timeout.map(from_now);
     let run = Run {
         deadline: Some(time_limit.map_or(held_until, |limit| limit.min(held_until))),
+        is_last: settings.is_last(job),
         cell: Some(inbox.cell.clone()),
         ticket: job.ticket,
         extensions: settings.extensions.clone(),
@@ -259,6 +260,11 @@ pub(super) fn record<R>(span: &Span, ended: &Ended<R>) {
 // === impl LaneSettings ===
 
 impl LaneSettings {
+    /// Whether a failure of this attempt would be the last.
+    pub(super) fn is_last(&self, job: &Job) -> bool {
+        attempts(job, self.policy_of(job)).1
+    }
+
     /// Whether this is the last attempt of a message that has failed before.
     pub(super) fn is_last_resort(&self, job: &Job) -> bool {
         let tally = self.tally(job);

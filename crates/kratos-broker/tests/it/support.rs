@@ -25,7 +25,7 @@ pub(crate) fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-pub(crate) fn server(broker: &Broker, router: Router) -> Server<Broker> {
+pub(crate) fn server<L>(broker: &Broker, router: Router<(), L>) -> Server<Broker> {
     Server::new(broker.clone()).routes(router)
 }
 
