@@ -130,7 +130,7 @@ impl Replay {
     }
 
     /// Sends all letters to this topic, whatever they say themselves. Without it each goes where
-    /// its header `x-dead-letter-origin-topic` says; one that has none ends the run.
+    /// its header [`x-dead-letter-origin-topic`](crate::DeadLetter::ORIGIN_TOPIC) says; one that has none ends the run.
     pub fn to(mut self, topic: impl Into<Topic>) -> Self {
         self.to = Some(topic.into());
         self

@@ -24,7 +24,7 @@ pub fn dead_letter_topic(group: &str) -> Topic {
 /// Sends the dead letters of a group back, as they are read by the group `<group>-replay`.
 ///
 /// The server does not tell over gRPC which topic a dead letter came from: name it with
-/// [`Replay::to`]. (Those of `DeadLetter::Topic` say it themselves; they are in a topic of their own,
+/// [`Replay::to`]. (Those of [`DeadLetter::Topic`](kratos_broker::DeadLetter::Topic) say it themselves; they are in a topic of their own,
 /// which [`Replay::new`] reads.)
 ///
 /// The reader must be there, with 100 attempts at least, and begin at the topic's start:

@@ -262,7 +262,7 @@ pub(super) fn record<R>(span: &Span, ended: &Ended<R>) {
 impl LaneSettings {
     /// Whether a failure of this attempt would be the last.
     pub(super) fn is_last(&self, job: &Job) -> bool {
-        attempts(job, self.policy_of(job)).1
+        self.tally(job).exhausted
     }
 
     /// Whether this is the last attempt of a message that has failed before.

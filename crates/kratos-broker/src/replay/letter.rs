@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use crate::{Delivery, Headers, Message, Topic};
+use crate::{DeadLetter, Delivery, Headers, Message, Topic};
 
 /// The header of a replayed message with the id that the message had before it died.
 pub const REPLAYED_ID: &str = "x-replayed-id";
@@ -11,7 +11,7 @@ pub const REPLAYED_ID: &str = "x-replayed-id";
 const PREFIX: &str = "x-dead-letter-";
 
 /// A dead letter: a [`Delivery`], and what its headers say about its death, if it was published to
-/// a topic by us. (Letters that the broker moved itself do not say.)
+/// a topic ([`DeadLetter::Topic`]). Letters that the broker moved itself do not say.
 #[derive(Debug)]
 pub struct DeadLetterView<'d> {
     delivery: &'d Delivery,
@@ -25,35 +25,35 @@ impl<'d> DeadLetterView<'d> {
     /// The topic that the message was consumed from.
     #[must_use]
     pub fn origin_topic(&self) -> Option<&str> {
-        self.about("origin-topic")
+        self.about(DeadLetter::ORIGIN_TOPIC)
     }
 
     /// The id that the message had there.
     #[must_use]
     pub fn origin_id(&self) -> Option<&str> {
-        self.about("message-id")
+        self.about(DeadLetter::MESSAGE_ID)
     }
 
     /// Why it was given up.
     #[must_use]
     pub fn reason(&self) -> Option<&str> {
-        self.about("reason")
+        self.about(DeadLetter::REASON)
     }
 
     /// The type of the last error.
     #[must_use]
     pub fn error_type(&self) -> Option<&str> {
-        self.about("error-type")
+        self.about(DeadLetter::ERROR_TYPE)
     }
 
     /// What the last error said.
     #[must_use]
     pub fn error(&self) -> Option<&str> {
-        self.about("error")
+        self.about(DeadLetter::ERROR)
     }
 
-    fn about(&self, what: &str) -> Option<&str> {
-        self.delivery.headers().get(&format!("{PREFIX}{what}"))
+    fn about(&self, header: &str) -> Option<&str> {
+        self.delivery.headers().get(header)
     }
 
     /// The message as it was before it died.
@@ -75,7 +75,7 @@ impl<'d> DeadLetterView<'d> {
         if let Some(tag) = self.delivery.tag() {
             message = message.tag(tag);
         }
-        let group = self.about("message-group");
+        let group = self.about(DeadLetter::MESSAGE_GROUP);
         match group.or(self.delivery.message_group()) {
             Some(group) => message.group(group),
             None => message,
