@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod batch;
+mod batch_storm;
 mod bind;
 mod conformance;
 mod controls;
