@@ -4,6 +4,8 @@
 //! * To receive: handlers, plain async functions of [extractors](FromDelivery), in a [`Server`] that
 //!   the App runs, or in a [`Router`] that a server takes.
 //!   Handlers of several messages at once take a [`Batch`].
+//!   What is wrong with one that does not fit is named by the attribute `debug_handler` (feature
+//!   `macros`).
 //! * To bring a broker: [`driver`], tested by the conformance kit `testing` (feature `test-util`).
 //! * To test an application: [`memory`].
 //!

@@ -91,10 +91,10 @@ impl<S: Clone + Send + Sync + 'static, L> Router<S, L> {
     ///   [`prefetch_bytes`](Subscription::prefetch_bytes).
     /// * An error, a panic, or the time limit fails all messages of the batch. The last attempt of
     ///   a message that has failed before is made in a batch by itself: no message is dead-lettered
-    ///   for what another one did.
+    ///   for what another one did (unless one attempt is all it has).
     /// * A message that cannot be decoded is dead-lettered by itself; the handler does not see it.
-    /// * When one lease is lost, or the process stops, the handler is cancelled. Nothing is settled
-    ///   for a message whose lease is lost; the others have not failed, and run again.
+    /// * When one lease is lost, or a stop's deadline comes, the handler is cancelled. Nothing is
+    ///   settled for a message whose lease is lost; the others have not failed, and run again.
     /// * Where order is kept, a batch may hold several messages of a key, in order. Behind one that
     ///   is tried again none of its key is settled: they come again after it, in order, and none of
     ///   their attempts is spent.
@@ -117,7 +117,9 @@ impl<S: Clone + Send + Sync + 'static, L> Router<S, L> {
     /// already stay as they are. The layer added last is the innermost.
     ///
     /// A layer sees [`Delivery`](crate::Delivery)s and answers `()` or an error that becomes a
-    /// [`Failure`](crate::Failure); tower's boxed errors do.
+    /// [`Failure`](crate::Failure); tower's boxed errors do. Of a batch subscription it sees
+    /// [`Deliveries`](crate::Deliveries) and answers their [`Outcomes`](crate::Outcomes): a layer for
+    /// single messages does not fit there, and is added after it.
     #[must_use]
     pub fn layer<M>(self, layer: M) -> Router<S, Stack<M, L>> {
         Router {

@@ -37,7 +37,8 @@ pub(crate) fn process(settings: &LaneSettings, delivery: &Delivery) -> (Span, Op
 }
 
 /// A `process {topic}` span of a batch: a root of its own, linked to the sender of every message.
-/// What differs between messages is on the links.
+/// What differs between messages is on the links; which of them became dead letters, and why, on its
+/// events.
 pub(crate) fn process_batch(settings: &LaneSettings, batch: &Deliveries) -> Span {
     let topic = batch.topic().as_str();
     let span = tracing::info_span!(
@@ -53,6 +54,8 @@ pub(crate) fn process_batch(settings: &LaneSettings, batch: &Deliveries) -> Span
         messaging.destination.name = topic,
         messaging.consumer.group.name = settings.group.as_str(),
         messaging.batch.message_count = batch.len(),
+        dead_letter.reason = field::Empty,
+        dead_letter.topic = field::Empty,
     );
     if span.is_disabled() {
         return span;
