@@ -73,6 +73,9 @@ impl<D: Driver> Publisher<D> {
     /// asks later, any process of the service: the driver's client answers with the checker that
     /// was given to it at its construction. The trace context goes with the message from the start.
     ///
+    /// In a handler, write `local` as `|receipt| async move { .. }` over values of its own: an async
+    /// closure that borrows makes a future that cannot be sent between threads.
+    ///
     /// # Errors
     ///
     /// Those of [`publish`](Publisher::publish), and only if `local` was not run. After a

@@ -102,6 +102,8 @@ async fn make_reader(
         Err(error) if error.is_not_found() => {}
         Err(error) => return Err(error),
     }
+    // Before there are dead letters there is no start to begin at: nothing is made then.
+    admin.topic(topic).await?;
     let spec = rocketmq_admin::GroupSpec::new(reader).retry_max_times(READER_RETRIES);
     admin.create_group(&spec).await?;
     // It would begin at the topic's end.

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use kratos_broker::Message;
+use kratos_broker::Receipt;
 use kratos_rocketmq as rocketmq;
 use report_proto::{AcceptStatusReportData, PostReportRequest, RealTimeWarehousingData};
 use tokio::time::timeout;
@@ -22,7 +22,8 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 /// Publishes reports. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Reports {
-    publisher: rocketmq::Publisher,
+    events: rocketmq::TopicPublisher<RealTimeWarehousingData>,
+    users: rocketmq::TopicPublisher<AcceptStatusReportData>,
 }
 
 /// Why a report was not taken.
@@ -40,7 +41,10 @@ impl Reports {
     /// Reports that go out by this publisher.
     #[must_use]
     pub fn new(publisher: rocketmq::Publisher) -> Self {
-        Self { publisher }
+        Self {
+            events: rocketmq::TopicPublisher::json(publisher.clone(), TOPIC_EVENT),
+            users: rocketmq::TopicPublisher::json(publisher, TOPIC_USER),
+        }
     }
 
     /// Publishes a report and returns once the broker has confirmed it.
@@ -50,14 +54,8 @@ impl Reports {
     /// [`PostError::Invalid`] for an unknown `reportType` or an event without a name,
     /// [`PostError::Unconfirmed`] when the broker refused the message or did not answer in time.
     pub async fn post(&self, report: PostReportRequest) -> Result<(), PostError> {
-        let message = message(report)?;
-        match timeout(CONFIRM_TIMEOUT, self.publisher.publish(message)).await {
-            Ok(Ok(_receipt)) => Ok(()),
-            Ok(Err(error)) => {
-                let chain = kratos::error_chain(&error);
-                tracing::warn!(error = %chain, "report not confirmed");
-                Err(PostError::Unconfirmed(chain.to_string()))
-            }
+        match timeout(CONFIRM_TIMEOUT, self.publish(report)).await {
+            Ok(published) => published.map(drop),
             Err(_elapsed) => {
                 let waited = format!("the broker did not answer within {CONFIRM_TIMEOUT:?}");
                 tracing::warn!("report not confirmed: {waited}");
@@ -65,39 +63,50 @@ impl Reports {
             }
         }
     }
+
+    async fn publish(&self, report: PostReportRequest) -> Result<Receipt, PostError> {
+        if report.event_name.is_empty() {
+            return Err(PostError::Invalid("eventName is missing".to_owned()));
+        }
+        let now = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
+        match report.report_type.as_str() {
+            "event" => {
+                let event = RealTimeWarehousingData {
+                    event_name: Some(report.event_name),
+                    report_data: Some(report.content),
+                    create_time: Some(now),
+                };
+                self.events
+                    .publish(&event)
+                    .await
+                    .map_err(|error| unconfirmed(&error))
+            }
+            "user" => {
+                let user = AcceptStatusReportData {
+                    data_name: Some(report.event_name.clone()),
+                    report_type: Some(report.report_type),
+                    report_data: Some(report.content),
+                    part_event: Some(report.event_name),
+                    part_date: Some(now),
+                    ..AcceptStatusReportData::default()
+                };
+                self.users
+                    .publish(&user)
+                    .await
+                    .map_err(|error| unconfirmed(&error))
+            }
+            other => {
+                let reason = format!("reportType is {other:?}: it must be \"event\" or \"user\"");
+                Err(PostError::Invalid(reason))
+            }
+        }
+    }
 }
 
-fn message(report: PostReportRequest) -> Result<Message, PostError> {
-    if report.event_name.is_empty() {
-        return Err(PostError::Invalid("eventName is missing".to_owned()));
-    }
-    let now = humantime::format_rfc3339_millis(SystemTime::now()).to_string();
-    let encoded = match report.report_type.as_str() {
-        "event" => Message::json(
-            TOPIC_EVENT,
-            &RealTimeWarehousingData {
-                event_name: Some(report.event_name),
-                report_data: Some(report.content),
-                create_time: Some(now),
-            },
-        ),
-        "user" => Message::json(
-            TOPIC_USER,
-            &AcceptStatusReportData {
-                data_name: Some(report.event_name.clone()),
-                report_type: Some(report.report_type),
-                report_data: Some(report.content),
-                part_event: Some(report.event_name),
-                part_date: Some(now),
-                ..AcceptStatusReportData::default()
-            },
-        ),
-        other => {
-            let reason = format!("reportType is {other:?}: it must be \"event\" or \"user\"");
-            return Err(PostError::Invalid(reason));
-        }
-    };
-    encoded.map_err(|error| PostError::Invalid(error.to_string()))
+fn unconfirmed(error: &kratos_broker::Error) -> PostError {
+    let chain = kratos::error_chain(error);
+    tracing::warn!(error = %chain, "report not confirmed");
+    PostError::Unconfirmed(chain.to_string())
 }
 
 // === impl PostError ===

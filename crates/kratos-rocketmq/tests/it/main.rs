@@ -3,8 +3,10 @@
 
 mod batches;
 mod config;
+mod dead_letters;
 mod errors;
 mod laws;
 mod ordered;
+mod outbox;
 mod shutdown;
 mod site;

@@ -4,6 +4,8 @@
 //! groups are created.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod dead_letters;
+
 use std::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
     time::{Duration, SystemTime, UNIX_EPOCH},
