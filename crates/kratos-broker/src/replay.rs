@@ -43,9 +43,9 @@ const AT_MOST: u64 = 1_000;
 /// Letters per second, unless said otherwise.
 const PER_SECOND: u32 = 100;
 
-/// How long nothing may come before the topic counts as read to its end, unless said otherwise. A
-/// broker may need seconds to give out what was handed back.
-const IDLE: Duration = Duration::from_secs(8);
+/// How long nothing may come before the topic counts as read to its end, unless said otherwise. What
+/// was handed back is given out again after 6 s by a broker that has little to do, later by others.
+const IDLE: Duration = Duration::from_secs(15);
 
 /// Which dead letters to read, where from, and how to send them back.
 ///
@@ -108,7 +108,7 @@ pub enum ReplayEnded {
 impl Replay {
     /// Reads the topic `from` with the consumer group `reader`, which nobody else uses.
     ///
-    /// All letters, at most 1,000, 100 per second; until nothing has come for 8 s.
+    /// All letters, at most 1,000, 100 per second; until nothing has come for 15 s.
     pub fn new(from: impl Into<Topic>, reader: impl Into<Group>) -> Self {
         Self {
             from: from.into(),
@@ -191,7 +191,7 @@ impl Replay {
         self
     }
 
-    /// Sets how long nothing may come before the topic counts as read to its end: 8 s by default.
+    /// Sets how long nothing may come before the topic counts as read to its end: 15 s by default.
     /// Brokers need seconds to give out again what was handed back.
     pub fn idle(mut self, idle: Duration) -> Self {
         self.idle = idle;

@@ -80,7 +80,7 @@ pub struct Which {
     #[arg(long, default_value_t = 1_000)]
     at_most: u64,
     /// Ends when nothing has come for so long.
-    #[arg(long, default_value = "8s", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "15s", value_parser = humantime::parse_duration)]
     idle: Duration,
 }
 
