@@ -105,8 +105,8 @@ pub(crate) struct Control {
     pub(crate) queue: Arc<Queue>,
     /// Its place in the table.
     pub(crate) number: (usize, usize),
-    /// Weak: what leaves the group at the end must be alone with its table.
-    pub(crate) desk: Weak<dyn Desk>,
+    /// Weak, and taken away at the end: what leaves the group must be alone with its table.
+    pub(crate) desk: Option<Weak<dyn Desk>>,
     pub(crate) notes: Arc<Notes>,
 }
 
@@ -145,6 +145,13 @@ impl Controls {
         self.lock().push(control);
     }
 
+    /// The server has stopped: nobody looks into its tables any more, from now on.
+    pub(crate) fn end(&self) {
+        for control in self.lock().iter_mut() {
+            control.desk = None;
+        }
+    }
+
     fn hold(&self, topic: &str, group: &str, held: bool) -> bool {
         let mut found = false;
         for control in self.lock().iter() {
@@ -179,7 +186,11 @@ impl fmt::Debug for Controls {
 impl Control {
     fn status(&self) -> SubscriptionStatus {
         let (topic, route) = self.number;
-        let holds = self.desk.upgrade().map(|desk| desk.holds(topic, route));
+        let holds = self
+            .desk
+            .as_ref()
+            .and_then(Weak::upgrade)
+            .map(|desk| desk.holds(topic, route));
         let state = match (self.queue.condition(), &holds) {
             (_, None) => SubscriptionState::Stopped,
             (Condition::Open(Gate::Open), _) => SubscriptionState::Running,

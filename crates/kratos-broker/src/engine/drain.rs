@@ -154,6 +154,7 @@ impl<C: Consumer> Running<C> {
     async fn leave(mut self, times: Deadlines) -> Vec<MessageId> {
         self.helpers.shutdown().await;
         self.lanes.abort_all();
+        self.controls.end();
         let mut ids = Vec::new();
         let closes = std::mem::take(&mut self.groups).into_iter().map(|group| {
             ids.extend(group.table.unfinished());

@@ -23,7 +23,7 @@ use super::{
     health::HealthBoard,
     intake::Intake,
     keeper,
-    lane::{Inbox, LaneSettings},
+    lane::{Desk, Inbox, LaneSettings},
     queue::Queue,
     switch::Switch,
     table::{Limit, Table},
@@ -48,6 +48,7 @@ pub(crate) struct Running<C: Consumer> {
     /// Nothing can be waited for any more.
     pub(crate) cut: CancellationToken,
     pub(crate) fatal: Arc<Fatal>,
+    pub(crate) controls: Controls,
 }
 
 /// One group's table and queues.
@@ -89,6 +90,7 @@ impl<C: Consumer> Running<C> {
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
             fatal: Arc::default(),
+            controls: shared.controls.clone(),
         };
         for (plan, consumer) in groups {
             running.start_group(plan, consumer, shared);
@@ -129,6 +131,7 @@ impl<C: Consumer> Running<C> {
             let capacity = topic.limit().messages;
             let mut routes = Vec::new();
             for (subscription, lanes) in topic.routes {
+                let desk: Arc<dyn Desk> = table.clone();
                 let name = subscription.to_string();
                 let queue = Arc::new(Queue::new(&subscription, hungry.clone()));
                 let notes = Arc::<Notes>::default();
@@ -138,7 +141,7 @@ impl<C: Consumer> Running<C> {
                         let (undertaker, arrivals) = Undertaker::new(dead);
                         let burials = Burials {
                             post: shared.post.clone(),
-                            desk: table.clone(),
+                            desk: desk.clone(),
                             queue: queue.clone(),
                             counters: shared.counters.clone(),
                             health: shared.health.clone(),
@@ -171,19 +174,18 @@ impl<C: Consumer> Running<C> {
                 for _ in 0..subscription.concurrency {
                     self.lanes.spawn(lanes.lane(Inbox {
                         queue: queue.clone(),
-                        desk: table.clone(),
+                        desk: desk.clone(),
                         settings: settings.clone(),
                         cell: Arc::new(LaneCell::default()),
                     }));
                 }
-                let desk = Arc::downgrade(&table);
                 shared.controls.add(Control {
                     topic: topic.topic.clone(),
                     group: plan.group.clone(),
                     filter: subscription.filter.to_string(),
                     queue: queue.clone(),
                     number: (number, routes.len()),
-                    desk,
+                    desk: Some(Arc::downgrade(&desk)),
                     notes,
                 });
                 queues.push(queue.clone());
