@@ -1,7 +1,7 @@
 # Two commands do everything on a machine with Rust: `make run` and `make test`.
 # The real server (rocketmq-up, e2e) wants Java 17, Maven and Python besides.
 
-.PHONY: run test lint doc proto rocketmq-up rocketmq-down e2e chaos record help
+.PHONY: run test lint doc proto rocketmq-up rocketmq-down e2e record chaos bench bench-baseline bench-real help
 
 # One service: HTTP on 127.0.0.1:8000, gRPC on 127.0.0.1:9000, the broker embedded. Ctrl-C drains.
 # The binary takes make's place, so a signal reaches it and its exit code is make's.
@@ -35,6 +35,16 @@ chaos: ## ten minutes of SIGKILL, dead connections and restarts on a real Apache
 
 record: ## asks a real Apache RocketMQ again what the dev broker is compared with
 	bash .ci/record
+
+bench: ## what the engine costs per message: counted beside the baseline, timed beside a peer
+	bash .ci/bench
+	cargo bench -p bench --bench dispatch
+
+bench-baseline: ## writes what the engine costs now as the new baseline
+	bash .ci/bench --write
+
+bench-real: ## end to end on a running server: floor, client, stack, and the Go client if GO_PEER is set
+	cargo bench -p bench --bench real -- $(WHAT)
 
 help:
 	@grep -E '^[a-z0-9-]+:' Makefile
