@@ -69,7 +69,8 @@ pub(crate) struct Run {
     pub(crate) is_last: bool,
     pub(crate) cell: Option<Arc<LaneCell>>,
     pub(crate) ticket: Ticket,
-    pub(crate) extensions: Arc<Extensions>,
+    /// With what layers attached; the server's own are in the cell.
+    pub(crate) extensions: Option<Arc<Extensions>>,
 }
 
 // === impl DeliveryParts ===
@@ -199,25 +200,35 @@ impl Delivery {
     /// A value that the server or a layer attached, by its type.
     #[must_use]
     pub fn extension<T: Send + Sync + 'static>(&self) -> Option<&T> {
-        self.run.extensions.get()
+        self.extensions()?.get()
     }
 
     /// Attaches a value to this attempt: for layers.
     pub fn insert_extension<T: Send + Sync + 'static>(&mut self, value: T) {
-        Arc::make_mut(&mut self.run.extensions).insert(value);
+        let mut extensions = self.extensions().cloned().unwrap_or_default();
+        self.run.extensions = None;
+        Arc::make_mut(&mut extensions).insert(value);
+        self.run.extensions = Some(extensions);
     }
 
-    pub(crate) fn extensions(&self) -> &Arc<Extensions> {
-        &self.run.extensions
+    pub(crate) fn extensions(&self) -> Option<&Arc<Extensions>> {
+        let servers = self.run.cell.as_ref().map(|cell| cell.extensions());
+        self.run.extensions.as_ref().or(servers)
     }
 
     pub(crate) fn set_extensions(&mut self, extensions: Arc<Extensions>) {
-        self.run.extensions = extensions;
+        self.run.extensions = Some(extensions);
     }
 
     /// The broker's own count, without retries in this process.
     pub(crate) fn broker_attempt(&self) -> u32 {
         self.parts.attempt.max(1)
+    }
+
+    /// The broker itself gives up after this delivery.
+    pub(crate) fn is_last_delivery(&self) -> bool {
+        let limit = self.attempts_limit();
+        limit.is_some_and(|limit| self.broker_attempt() >= limit)
     }
 
     pub(crate) fn with_run(mut self, attempt: u32, run: Run) -> Self {

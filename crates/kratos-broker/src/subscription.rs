@@ -18,6 +18,10 @@ pub(crate) const CONCURRENCY_MAX: usize = 4_096;
 
 type KeyOf = dyn Fn(&Delivery) -> Option<u64> + Send + Sync;
 
+/// Messages that wait for a free lane: where handlers take their time, and where they do not.
+const PREFETCH: usize = 32;
+const PREFETCH_MAX: usize = 512;
+
 type Classifier = Arc<dyn Fn(&dyn Any) -> Option<Disposition> + Send + Sync>;
 
 /// A subscription and its settings, for [`Router::subscribe_with`](crate::Router::subscribe_with).
@@ -119,8 +123,11 @@ impl Subscription {
         self
     }
 
-    /// Sets how many messages may wait here for a free lane: 32 by default, or one batch. Fewer spread better
-    /// over the members of a group; more hide the broker's latency.
+    /// Sets how many messages may wait here for a free lane. Fewer spread better over the members of
+    /// a group; more hide the broker's latency.
+    ///
+    /// By default it depends on how fast the handlers are: 32, or one batch, and up to 512 as long
+    /// as that is what they do in 50 ms.
     pub fn prefetch(mut self, messages: usize) -> Self {
         self.prefetch = Some(messages);
         self
@@ -276,7 +283,12 @@ impl Subscription {
 
     /// Waiting and running messages together.
     pub(crate) fn capacity(&self) -> usize {
-        self.concurrency * self.batch + self.prefetch.unwrap_or(32.max(self.batch))
+        self.concurrency * self.batch + self.prefetch.unwrap_or(PREFETCH.max(self.batch))
+    }
+
+    /// The same while handlers keep up with what comes.
+    pub(crate) fn capacity_max(&self) -> usize {
+        self.concurrency * self.batch + self.prefetch.unwrap_or(PREFETCH_MAX.max(self.batch))
     }
 
     /// The handler takes batches.

@@ -100,7 +100,7 @@ impl Deliveries {
 
     /// Attaches a value to this attempt, for the handler and for each message: for layers.
     pub fn insert_extension<T: Send + Sync + 'static>(&mut self, value: T) {
-        let mut extensions = self.first().extensions().clone();
+        let mut extensions = self.first().extensions().cloned().unwrap_or_default();
         Arc::make_mut(&mut extensions).insert(value);
         for delivery in &mut self.items {
             delivery.set_extensions(extensions.clone());

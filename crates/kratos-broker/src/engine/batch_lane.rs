@@ -71,15 +71,16 @@ where
 {
     let mut service = prototype.clone();
     while let Some(taken) = gathering.next(&inbox).await {
-        let cell = Arc::new(LaneCell::of_batch());
+        let cell = Arc::new(LaneCell::of_batch(inbox.cell.extensions().clone()));
         let mut slots: Vec<usize> = taken.iter().filter_map(Job::slot).collect();
         slots.sort_unstable();
         slots.dedup();
         let mut held_until = None;
         let mut jobs = Vec::with_capacity(taken.len());
+        let now = Instant::now();
         for job in taken {
             // Without a lease it is somebody else's.
-            if let Some(until) = inbox.desk.start(job.ticket, &cell) {
+            if let Some(until) = inbox.desk.start(job.ticket, &cell, now) {
                 held_until = held_until.map_or(Some(until), |least| Some(until.min(least)));
                 jobs.push(job);
             } else {
@@ -125,7 +126,7 @@ where
             is_last: settings.is_last(job),
             cell: Some(cell.clone()),
             ticket: job.ticket,
-            extensions: settings.extensions.clone(),
+            extensions: None,
         };
         job.delivery.clone().with_run(job.attempt(), run)
     });

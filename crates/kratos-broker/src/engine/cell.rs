@@ -1,15 +1,23 @@
 //! How the engine reaches into a lane: to cancel the message that runs there.
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::Waker,
 };
-use std::task::Waker;
 
 use futures_util::task::AtomicWaker;
 use tokio_util::sync::CancellationToken;
 
 use super::ticket::Ticket;
+use crate::extensions::Extensions;
+
+/// What runs where nothing does, and where a batch does, in place of a ticket's number: there are
+/// fewer places than that.
+const NOTHING: u64 = u64::MAX;
+const BATCH: u64 = u64::MAX - 1;
 
 /// Why a running attempt is cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,88 +31,119 @@ pub(crate) enum Cancel {
     Shutdown,
 }
 
-/// One per lane, for all its messages. Tokens are made only when a handler asks for one.
-#[derive(Debug, Default)]
+/// One per lane, for all its messages, or one of a batch. Tokens are made only when a handler asks
+/// for one, and a message that nobody cancels costs two stores.
+#[derive(Debug)]
 pub(crate) struct LaneCell {
+    /// What runs: the number of a ticket. Written by the lane alone.
+    running: AtomicU64,
     state: Mutex<State>,
     /// Set with `state.cancel`: what a poll looks at.
     flagged: AtomicBool,
     waker: AtomicWaker,
+    /// The handler has waited; of the lane alone.
+    waited: AtomicBool,
+    /// What the server attached, for all messages.
+    extensions: Arc<Extensions>,
 }
 
+/// Each with what ran when it was set: for anything else it means nothing.
 #[derive(Debug, Default)]
 struct State {
-    runs: Runs,
-    cancel: Option<Cancel>,
-    token: Option<CancellationToken>,
-}
-
-#[derive(Debug, Default)]
-enum Runs {
-    #[default]
-    Nothing,
-    One(Ticket),
-    /// The messages of a batch. Its cell is its own, so none but they know it.
-    Batch,
+    cancel: Option<(u64, Cancel)>,
+    token: Option<(u64, CancellationToken)>,
 }
 
 // === impl LaneCell ===
 
 impl LaneCell {
-    /// The cell of one batch, which starts.
-    pub(crate) fn of_batch() -> Self {
-        let state = State {
-            runs: Runs::Batch,
-            ..State::default()
-        };
+    pub(crate) fn new(extensions: Arc<Extensions>) -> Self {
         Self {
-            state: Mutex::new(state),
-            ..Self::default()
+            running: AtomicU64::new(NOTHING),
+            state: Mutex::default(),
+            flagged: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+            waited: AtomicBool::new(false),
+            extensions,
         }
+    }
+
+    /// The cell of one batch, which starts. It is its own, so none but its messages know it.
+    pub(crate) fn of_batch(extensions: Arc<Extensions>) -> Self {
+        Self {
+            running: AtomicU64::new(BATCH),
+            ..Self::new(extensions)
+        }
+    }
+
+    pub(crate) fn extensions(&self) -> &Arc<Extensions> {
+        &self.extensions
     }
 
     /// A message starts on this lane.
     pub(crate) fn begin(&self, ticket: Ticket) {
-        let mut state = self.lock();
-        *state = State {
-            runs: Runs::One(ticket),
-            cancel: None,
-            token: None,
-        };
-        self.flagged.store(false, Ordering::Relaxed);
+        self.running.store(ticket.number(), Ordering::Release);
     }
 
     /// The message is over. A token that was given out no longer fires.
     pub(crate) fn end(&self) {
-        *self.lock() = State::default();
+        self.running.store(NOTHING, Ordering::Release);
     }
 
     /// Cancels the message, and the batch that it is in, if it still runs here.
     pub(crate) fn cancel(&self, ticket: Ticket, why: Cancel) {
         {
             let mut state = self.lock();
-            if !state.runs.has(ticket) || state.cancel.is_some() {
+            let Some(running) = self.with(ticket) else {
+                return;
+            };
+            if state.cancel.is_some_and(|(of, _)| of == running) {
                 return;
             }
-            state.cancel = Some(why);
+            state.cancel = Some((running, why));
             self.flagged.store(true, Ordering::Release);
         }
         self.waker.wake();
     }
 
-    /// Why the running message is cancelled, if it is. Wakes `waker` when that changes.
-    pub(crate) fn poll_cancelled(&self, waker: &Waker) -> Option<Cancel> {
-        self.waker.register(waker);
+    /// Why what runs is cancelled, if it is.
+    pub(crate) fn cancelled(&self) -> Option<Cancel> {
         if !self.flagged.load(Ordering::Acquire) {
             return None;
         }
-        self.lock().cancel
+        let mut state = self.lock();
+        let (of, why) = state.cancel?;
+        if of == self.running.load(Ordering::Acquire) {
+            return Some(why);
+        }
+        // It was over before it heard of it.
+        state.cancel = None;
+        self.flagged.store(false, Ordering::Relaxed);
+        None
+    }
+
+    /// As [`cancelled`](Self::cancelled), of a handler that waits; wakes `waker` when that changes.
+    pub(crate) fn poll_cancelled(&self, waker: &Waker) -> Option<Cancel> {
+        self.waited.store(true, Ordering::Relaxed);
+        self.waker.register(waker);
+        self.cancelled()
+    }
+
+    /// Whether a handler has waited since this was asked last.
+    pub(crate) fn has_waited(&self) -> bool {
+        let waited = self.waited.load(Ordering::Relaxed);
+        if waited {
+            self.waited.store(false, Ordering::Relaxed);
+        }
+        waited
     }
 
     /// Fires the token, if the handler has asked for one.
     pub(crate) fn fire(&self) {
         let token = self.lock().token.take();
-        if let Some(token) = token {
+        if let Some((of, token)) = token
+            && of == self.running.load(Ordering::Acquire)
+        {
             token.cancel();
         }
     }
@@ -112,8 +151,15 @@ impl LaneCell {
     /// The token of a message; one that has fired if the message runs here no longer.
     pub(crate) fn token(&self, ticket: Ticket) -> CancellationToken {
         let mut state = self.lock();
-        if state.runs.has(ticket) {
-            return state.token.get_or_insert_default().clone();
+        if let Some(running) = self.with(ticket) {
+            match &state.token {
+                Some((of, token)) if *of == running => return token.clone(),
+                _ => {
+                    let token = CancellationToken::new();
+                    state.token = Some((running, token.clone()));
+                    return token;
+                }
+            }
         }
         drop(state);
         let token = CancellationToken::new();
@@ -121,20 +167,14 @@ impl LaneCell {
         token
     }
 
+    /// What runs, if this message does or is part of it.
+    fn with(&self, ticket: Ticket) -> Option<u64> {
+        let running = self.running.load(Ordering::Acquire);
+        (running == ticket.number() || running == BATCH).then_some(running)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing under this lock panics half way; a poisoned lock is as good as any.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-// === impl Runs ===
-
-impl Runs {
-    fn has(&self, ticket: Ticket) -> bool {
-        match self {
-            Self::Nothing => false,
-            Self::One(one) => *one == ticket,
-            Self::Batch => true,
-        }
     }
 }

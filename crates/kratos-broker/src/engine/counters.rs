@@ -8,7 +8,7 @@ use std::sync::{
 use crate::dead_letter::Reason;
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident;)*) => {
+    ($($(#[$doc:meta])* $name:ident: $how:ident;)*) => {
         /// What a consumer server has done since it was made: a snapshot.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
@@ -22,11 +22,7 @@ macro_rules! counters {
         }
 
         impl Counters {
-            $(
-                pub(crate) fn $name(&self) {
-                    self.cells.$name.fetch_add(1, Ordering::Relaxed);
-                }
-            )*
+            $(count! { $how $name })*
 
             /// The numbers now.
             #[must_use]
@@ -47,6 +43,22 @@ impl Counters {
     }
 }
 
+/// What is counted message by message, or many at once.
+macro_rules! count {
+    (each $name:ident) => {
+        pub(crate) fn $name(&self) {
+            self.cells.$name.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    (many $name:ident) => {
+        pub(crate) fn $name(&self, messages: usize) {
+            self.cells
+                .$name
+                .fetch_add(messages as u64, Ordering::Relaxed);
+        }
+    };
+}
+
 /// The counters of a server, live. Clones count together.
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
@@ -55,38 +67,38 @@ pub struct Counters {
 
 counters! {
     /// Messages that were received, once per delivery.
-    received;
+    received: many;
     /// Attempts that succeeded.
-    handled;
+    handled: each;
     /// Attempts that failed: errors, rejections, panics, time limits.
-    failed;
+    failed: each;
     /// Failed attempts after which the message is tried again.
-    retried;
+    retried: each;
     /// Failed attempts that do not count, because the kill switch is open: the message stays here.
-    kept;
+    kept: each;
     /// Messages that were given up: moved by the broker, or published to the dead-letter topic.
-    dead_lettered;
+    dead_lettered: each;
     /// Of these, the ones no attempt of which could succeed: poison, bodies that do not decode. The
     /// others had used up their attempts.
-    poisoned;
+    poisoned: each;
     /// Publishes to a dead-letter topic that failed, to be tried again.
-    dead_letter_failed;
+    dead_letter_failed: each;
     /// How often a kill switch opened.
-    switch_opened;
+    switch_opened: each;
     /// Messages that were given back unfinished.
-    handed_back;
+    handed_back: each;
     /// Messages that were done and come again all the same: an earlier one of their unit was handed
     /// back or lost (only where a broker's batch is one unit), or an earlier one of their key failed
     /// in the same [`Batch`](crate::Batch). Only where order is kept.
-    repeated;
+    repeated: each;
     /// Messages whose lease was lost while they waited, ran, or were about to be settled.
-    leases_lost;
+    leases_lost: each;
     /// Settlements that the broker has confirmed.
-    confirmed;
+    confirmed: many;
     /// Settlements that the broker refused or never confirmed: the message may come again.
-    refused;
+    refused: each;
     /// Received messages that no subscription wants, acknowledged unseen.
-    unrouted;
+    unrouted: each;
     /// Receives that failed.
-    receive_failed;
+    receive_failed: each;
 }

@@ -16,7 +16,7 @@ use super::{
     table::Table,
 };
 use crate::{
-    Backoff, Error, Topic,
+    Backoff, Delivery, Error, Topic,
     driver::{Capabilities, Consumer, Filter, Leased, Room, Settlement},
 };
 
@@ -64,6 +64,7 @@ impl<C: Consumer> Intake<C> {
     async fn receive(&self) {
         let mut failures: u32 = 0;
         let mut logged: Option<Instant> = None;
+        let mut jobs = Vec::new();
         while let Some(room) = self.room().await {
             match self.table.consumer().receive(&self.topic, room).await {
                 Ok(batch) => {
@@ -72,7 +73,7 @@ impl<C: Consumer> Intake<C> {
                         tracing::info!(topic = %self.topic, "receiving again");
                         self.health.recovered(&self.part());
                     }
-                    self.accept(batch);
+                    self.accept(batch, &mut jobs);
                     // A driver that answers at once with nothing must not starve the others.
                     tokio::task::coop::consume_budget().await;
                 }
@@ -94,10 +95,10 @@ impl<C: Consumer> Intake<C> {
     async fn rest(&self) {
         loop {
             // What the driver holds for us fits into the newest room that it was told.
-            let room = self.table.room(self.number);
+            let room = self.table.room(self.number, 0);
             let room = Room::new(room.messages.max(1), room.bytes.max(1));
             match self.table.consumer().receive(&self.topic, room).await {
-                Ok(batch) if !batch.is_empty() => self.accept(batch),
+                Ok(batch) if !batch.is_empty() => self.accept(batch, &mut Vec::new()),
                 Ok(_) | Err(_) => return,
             }
             tokio::task::coop::consume_budget().await;
@@ -116,8 +117,8 @@ impl<C: Consumer> Intake<C> {
                 return None;
             }
             if self.routes.iter().any(|(_, queue)| queue.wants_more()) {
-                let room = self.table.room(self.number);
                 let portion = PORTION.min(self.capacity.div_ceil(2));
+                let room = self.table.room(self.number, portion);
                 if room.messages >= portion || (room.messages > 0 && self.lanes_idle()) {
                     return Some(room);
                 }
@@ -134,33 +135,33 @@ impl<C: Consumer> Intake<C> {
         self.routes.iter().any(|(_, queue)| queue.is_hungry())
     }
 
-    fn accept(&self, batch: Vec<Leased<C::Lease>>) {
-        for leased in batch {
-            let in_batch = leased.place.is_some();
-            let tag = leased.delivery.tag();
-            let route = self.routes.iter().position(|(f, _)| f.accepts_tag(tag));
-            let (ticket, delivery) =
-                self.table
-                    .insert(self.number, route.unwrap_or(UNROUTED), leased);
-            let Some((_, queue)) = route.map(|route| &self.routes[route]) else {
-                // Brokers filter tags by hash: this one has the hash of another.
-                self.counters.unrouted();
-                self.table.settle(ticket, Settlement::Ack);
-                continue;
-            };
-            // In a batch that is one unit the broker gives nothing up by itself.
-            let last = self.capabilities.counts_hand_back()
-                && !in_batch
-                && delivery
-                    .attempts_limit()
-                    .is_some_and(|limit| delivery.attempt() >= limit);
-            if let Err(job) = queue.push(Job::new(ticket, delivery, last)) {
+    fn accept(&self, batch: Vec<Leased<C::Lease>>, jobs: &mut Vec<Job>) {
+        let route = |delivery: &Delivery| {
+            let mut filters = self.routes.iter().map(|(filter, _)| filter);
+            let route = filters.position(|filter| filter.accepts_tag(delivery.tag()));
+            route.unwrap_or(UNROUTED)
+        };
+        self.table.insert(self.number, batch, route, jobs);
+        for (route, (_, queue)) in self.routes.iter().enumerate() {
+            for job in jobs.iter_mut().filter(|job| job.route == route) {
+                // In a batch that is one unit the broker gives nothing up by itself.
+                job.must_finish = self.capabilities.counts_hand_back()
+                    && !job.in_batch
+                    && job.delivery.is_last_delivery();
+                queue.assign(job);
+            }
+            for job in queue.push(jobs.extract_if(.., |job| job.route == route)) {
                 if job.must_finish {
                     self.table.cut_off(job.ticket);
                 } else {
                     self.table.hand_back([job.ticket]);
                 }
             }
+        }
+        for job in jobs.drain(..) {
+            // Brokers filter tags by hash: this one has the hash of another.
+            self.counters.unrouted();
+            self.table.settle(job.ticket, Settlement::Ack);
         }
     }
 

@@ -29,15 +29,18 @@ use super::{
     ticket::Ticket,
 };
 use crate::{
-    Delivery, Disposition, Failure, Group, Policy, clock::from_now, delivery::Run,
-    driver::Settlement, extensions::Extensions, policy::Tally,
+    Delivery, Disposition, Failure, Group, Policy,
+    clock::{Recently, from_now},
+    delivery::Run,
+    driver::Settlement,
+    policy::Tally,
 };
 
 /// The lease table, as lanes see it: it knows the driver, they do not.
 pub(crate) trait Desk: Send + Sync {
     /// A message is about to run on a lane; `None` if its lease is gone. Answers when renewal of
     /// the lease ends.
-    fn start(&self, ticket: Ticket, cell: &Arc<LaneCell>) -> Option<Instant>;
+    fn start(&self, ticket: Ticket, cell: &Arc<LaneCell>, now: Instant) -> Option<Instant>;
 
     /// A message waits again, for its next attempt in this process.
     fn wait(&self, ticket: Ticket);
@@ -52,7 +55,12 @@ pub(crate) trait Desk: Send + Sync {
     fn holds(&self, topic: usize, route: usize) -> Holds;
 
     /// A message is over.
-    fn settle(&self, ticket: Ticket, how: Settlement);
+    fn settle(&self, ticket: Ticket, how: Settlement) {
+        self.settle_at(ticket, how, Instant::now());
+    }
+
+    /// A message is over, at this time.
+    fn settle_at(&self, ticket: Ticket, how: Settlement, now: Instant);
 
     /// Messages that never started are handed back.
     fn hand_back(&self, tickets: Vec<Ticket>);
@@ -96,7 +104,6 @@ pub(crate) struct LaneSettings {
     pub(crate) undertaker: Option<Undertaker>,
     pub(crate) switch: Option<Arc<Switch>>,
     pub(crate) notes: Arc<Notes>,
-    pub(crate) extensions: Arc<Extensions>,
     pub(crate) counters: Counters,
 }
 
@@ -122,17 +129,28 @@ where
     Svc::Error: Into<Failure>,
 {
     let mut service = prototype.clone();
-    while let Some(job) = inbox.queue.next().await {
+    let mut recently = Recently::new();
+    while let Some(job) = inbox.next(&mut recently).await {
         let slot = job.slot();
         inbox.cell.begin(job.ticket);
-        if let Some(held_until) = inbox.desk.start(job.ticket, &inbox.cell) {
+        let started = inbox.desk.start(job.ticket, &inbox.cell, recently.now());
+        if let Some(held_until) = started {
             let (verdict, panicked) = attempt(&mut service, &inbox, &job, held_until).await;
             inbox.cell.end();
             if panicked {
                 // It may be half changed.
                 service = prototype.clone();
             }
-            inbox.conclude(job, verdict);
+            if inbox.cell.has_waited() {
+                recently.forget();
+            }
+            match verdict {
+                Verdict::Settle(how) => {
+                    inbox.desk.settle_at(job.ticket, how, recently.now());
+                    inbox.queue.release(slot);
+                }
+                verdict => inbox.conclude(job, verdict),
+            }
         } else {
             inbox.cell.end();
             inbox.inconclusive(&job);
@@ -161,7 +179,7 @@ where
         is_last: settings.is_last(job),
         cell: Some(inbox.cell.clone()),
         ticket: job.ticket,
-        extensions: settings.extensions.clone(),
+        extensions: None,
     };
     let delivery = job.delivery.clone().with_run(job.attempt(), run);
     let (span, parent) = span::process(settings, &delivery);
@@ -205,7 +223,7 @@ where
     });
     let (mut called, mut limit) = (called, limit);
     let ended = poll_fn(|cx| {
-        if let Some(why) = cell.poll_cancelled(cx.waker()) {
+        if let Some(why) = cell.cancelled() {
             return Poll::Ready(Ended::Cancelled(why));
         }
         if let Poll::Ready(result) = called.as_mut().poll(cx) {
@@ -213,6 +231,10 @@ where
                 Ok(response) => Ended::Done(response),
                 Err(error) => Ended::Failed(error.into()),
             });
+        }
+        // Only a handler that waits needs to be woken.
+        if let Some(why) = cell.poll_cancelled(cx.waker()) {
+            return Poll::Ready(Ended::Cancelled(why));
         }
         limit.as_mut().poll(cx).map(|()| {
             Ended::Failed(Failure::typed(
@@ -254,6 +276,20 @@ pub(super) fn record<R>(span: &Span, ended: &Ended<R>) {
             };
             span.record("error.type", why);
         }
+    }
+}
+
+// === impl Inbox ===
+
+impl Inbox {
+    /// Waits for a message that may run; `None` when there will be none.
+    async fn next(&self, recently: &mut Recently) -> Option<Job> {
+        if let Some(job) = self.queue.try_next() {
+            return Some(job);
+        }
+        let job = self.queue.next().await;
+        recently.forget();
+        job
     }
 }
 

@@ -35,10 +35,16 @@ pub(crate) struct Job {
     /// Never handed back while the deadline allows: the broker gives up after this attempt, or
     /// messages behind it in its batch are done.
     pub(crate) must_finish: bool,
+    /// The subscription, of the topic's.
+    pub(crate) route: usize,
+    /// Part of a batch that the broker settles as one unit.
+    pub(crate) in_batch: bool,
     /// The one message that an open kill switch tries.
     pub(crate) probe: bool,
     /// Messages behind it wait for it.
     ordered: bool,
+    /// What it is kept in order by, if by anything.
+    key: Option<u64>,
     /// Where it waits if it has a key, or has been parked.
     slot: Option<usize>,
 }
@@ -76,14 +82,17 @@ enum Pop {
 // === impl Job ===
 
 impl Job {
-    pub(crate) fn new(ticket: Ticket, delivery: Delivery, must_finish: bool) -> Self {
+    pub(crate) fn new(ticket: Ticket, delivery: Delivery) -> Self {
         Self {
             ticket,
             delivery,
             failures: 0,
-            must_finish,
+            must_finish: false,
+            route: 0,
+            in_batch: false,
             probe: false,
             ordered: false,
+            key: None,
             slot: None,
         }
     }
@@ -128,40 +137,57 @@ impl Queue {
         }
     }
 
-    /// Adds a message; gives it back if the queue takes it no longer.
-    pub(crate) fn push(&self, mut job: Job) -> Result<(), Job> {
-        let key = self.key_of(&job.delivery);
+    /// Says what a message is kept in order by, before it is added: what tells may be the user's,
+    /// and runs under no lock.
+    pub(crate) fn assign(&self, job: &mut Job) {
+        job.key = self.key_of(&job.delivery);
+    }
+
+    /// Adds messages; gives those back that the queue takes no longer.
+    pub(crate) fn push(&self, jobs: impl IntoIterator<Item = Job>) -> Vec<Job> {
+        let mut refused = Vec::new();
         let mut state = self.lock();
-        match state.mode {
-            Mode::Open => {}
-            Mode::Paused | Mode::Draining if job.must_finish => {}
-            Mode::Paused | Mode::Draining | Mode::Finishing | Mode::Closed => return Err(job),
-        }
-        match key.map(|key| state.slot(key)) {
-            // What the broker would not deliver again goes first.
-            None if job.must_finish => state.ready.push_front(Ready::Free(job)),
-            None => state.ready.push_back(Ready::Free(job)),
-            Some(at) => {
-                job.slot = Some(at);
-                job.ordered = true;
-                let slot = &mut state.slots[at];
-                slot.jobs.push_back(job);
-                if !std::mem::replace(&mut slot.busy, true) {
-                    state.ready.push_back(Ready::Slot(at));
+        for mut job in jobs {
+            match state.mode {
+                Mode::Open => {}
+                Mode::Paused | Mode::Draining if job.must_finish => {}
+                Mode::Paused | Mode::Draining | Mode::Finishing | Mode::Closed => {
+                    refused.push(job);
+                    continue;
+                }
+            }
+            match job.key.map(|key| state.slot(key)) {
+                // What the broker would not deliver again goes first.
+                None if job.must_finish => state.ready.push_front(Ready::Free(job)),
+                None => state.ready.push_back(Ready::Free(job)),
+                Some(at) => {
+                    job.slot = Some(at);
+                    job.ordered = true;
+                    let slot = &mut state.slots[at];
+                    slot.jobs.push_back(job);
+                    if !std::mem::replace(&mut slot.busy, true) {
+                        state.ready.push_back(Ready::Slot(at));
+                    }
                 }
             }
         }
         drop(state);
+        // One lane is enough: it hands the baton on.
         self.changed.notify_one();
-        Ok(())
+        refused
+    }
+
+    /// A message that may run, if there is one now.
+    pub(crate) fn try_next(&self) -> Option<Job> {
+        match self.pop() {
+            Pop::Job(job) => Some(job),
+            Pop::Wait(_) | Pop::End => None,
+        }
     }
 
     /// Waits for a message that may run; `None` when there will be none.
     pub(crate) async fn next(&self) -> Option<Job> {
         loop {
-            if let Pop::Job(job) = self.pop() {
-                return Some(job);
-            }
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
@@ -474,8 +500,9 @@ mod tests {
     fn push(queue: &Queue, group: impl Into<String>) {
         let mut parts = DeliveryParts::new("id", "t", "");
         parts.group = Some(group.into());
-        let job = Job::new(Ticket::default(), parts.into(), false);
-        queue.push(job).expect("the queue is open");
+        let mut job = Job::new(Ticket::default(), parts.into());
+        queue.assign(&mut job);
+        assert!(queue.push([job]).is_empty(), "the queue is open");
     }
 
     fn next(queue: &Queue) -> Option<Job> {
@@ -503,8 +530,8 @@ mod tests {
         let queue = queue();
         for n in 0..100 {
             let parts = DeliveryParts::new("id", "t", "");
-            let job = Job::new(Ticket::new(n), parts.into(), false);
-            queue.push(job).expect("the queue is open");
+            let refused = queue.push([Job::new(Ticket::new(n), parts.into())]);
+            assert!(refused.is_empty(), "the queue is open");
             let job = next(&queue).expect("it runs");
             assert_eq!(job.slot(), None);
             queue.park(job, Instant::now()).expect("it is open");

@@ -168,7 +168,6 @@ impl<C: Consumer> Running<C> {
                     undertaker,
                     switch,
                     notes: notes.clone(),
-                    extensions: shared.extensions.clone(),
                     counters: shared.counters.clone(),
                 });
                 for _ in 0..subscription.concurrency {
@@ -176,7 +175,7 @@ impl<C: Consumer> Running<C> {
                         queue: queue.clone(),
                         desk: desk.clone(),
                         settings: settings.clone(),
-                        cell: Arc::new(LaneCell::default()),
+                        cell: Arc::new(LaneCell::new(shared.extensions.clone())),
                     }));
                 }
                 shared.controls.add(Control {
@@ -246,6 +245,7 @@ impl TopicPlan {
         let subscriptions = || self.routes.iter().map(|(subscription, _)| subscription);
         Limit {
             messages: subscriptions().map(crate::Subscription::capacity).sum(),
+            messages_max: subscriptions().map(crate::Subscription::capacity_max).sum(),
             bytes: subscriptions().map(|s| s.prefetch_bytes).sum(),
             max_hold: subscriptions()
                 .map(|s| s.max_hold)

@@ -8,9 +8,13 @@ use crate::{Deliveries, Delivery};
 
 /// A `process {topic}` span, linked to the sender's span, and the latter as the parent to be.
 ///
-/// A malformed or missing `traceparent` leaves a new root.
+/// A malformed or missing `traceparent` leaves a new root. A sender that is not sampled is carried
+/// on, and nothing is recorded: no span is made.
 pub(crate) fn process(settings: &LaneSettings, delivery: &Delivery) -> (Span, Option<SpanContext>) {
     let parent = trace::extract(|name| delivery.headers().get(name));
+    if parent.as_ref().is_some_and(|parent| !parent.is_sampled()) {
+        return (Span::none(), parent);
+    }
     let topic = delivery.topic().as_str();
     let span = tracing::info_span!(
         parent: None,

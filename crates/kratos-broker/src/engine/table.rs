@@ -1,6 +1,7 @@
 //! The lease table of one group: every message from its receipt to its settlement's confirmation.
 
 mod batch;
+mod load;
 mod places;
 
 use std::{
@@ -10,17 +11,22 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use self::places::{Entry, Load, Phase, State, ticket};
+pub(crate) use self::load::Limit;
+use self::{
+    load::Load,
+    places::{Entry, Phase, State, ticket},
+};
 use super::{
     cell::{Cancel, LaneCell},
     counters::Counters,
     fatal::Fatal,
     lane::{Desk, Holds},
+    queue::Job,
     ticket::Ticket,
 };
 use crate::{
     Delivery, MessageId,
-    clock::{after, before, from_now},
+    clock::{after, before},
     driver::{Consumer, Leased, Room, Settled, Settlement},
 };
 
@@ -32,14 +38,6 @@ pub(crate) struct Table<C: Consumer> {
     /// Something left the table.
     freed: Notify,
     fatal: Arc<Fatal>,
-}
-
-/// How many messages, and bytes of bodies, of one topic may be in flight.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limit {
-    pub(crate) messages: usize,
-    pub(crate) bytes: usize,
-    pub(crate) max_hold: Duration,
 }
 
 /// A lease taken out to be extended.
@@ -58,11 +56,7 @@ impl<C: Consumer> Table<C> {
         counters: Counters,
         fatal: Arc<Fatal>,
     ) -> Self {
-        let loads = limits.into_iter().map(|limit| Load {
-            limit,
-            messages: 0,
-            bytes: 0,
-        });
+        let loads = limits.into_iter().map(Load::new);
         let state = State {
             places: Vec::new(),
             free: Vec::new(),
@@ -90,54 +84,59 @@ impl<C: Consumer> Table<C> {
         self.consumer
     }
 
-    /// Enters a message that was received for a topic, and for one of its subscriptions.
+    /// Enters what was received for a topic; `route` tells for which of its subscriptions. The jobs
+    /// go to the end of `jobs`.
     pub(crate) fn insert(
         &self,
         topic: usize,
-        route: usize,
-        leased: Leased<C::Lease>,
-    ) -> (Ticket, Delivery) {
-        let Leased {
-            delivery,
-            lease,
-            expires_at,
-            place,
-        } = leased;
-        self.counters.received();
+        batch: Vec<Leased<C::Lease>>,
+        route: impl Fn(&Delivery) -> usize,
+        jobs: &mut Vec<Job>,
+    ) {
+        self.counters.received(batch.len());
+        let now = Instant::now();
         let mut state = self.lock();
-        let load = &mut state.loads[topic];
-        load.messages += 1;
-        load.bytes += delivery.body().len();
-        let entry = Entry {
-            delivery: delivery.clone(),
-            topic,
-            route,
-            lease: Some(lease),
-            expires_at,
-            held_until: from_now(load.limit.max_hold),
-            place,
-            batch_lost: false,
-            phase: Phase::Waiting,
-        };
-        (state.insert(entry), delivery)
+        for leased in batch {
+            let Leased {
+                delivery,
+                lease,
+                expires_at,
+                place,
+            } = leased;
+            let route = route(&delivery);
+            let load = &mut state.loads[topic];
+            load.enter(delivery.body().len());
+            let entry = Entry {
+                delivery: delivery.clone(),
+                topic,
+                route,
+                lease: Some(lease),
+                expires_at,
+                held_until: after(now, load.max_hold()),
+                place,
+                batch_lost: false,
+                phase: Phase::Waiting,
+            };
+            let mut job = Job::new(state.insert(entry), delivery);
+            (job.route, job.in_batch) = (route, place.is_some());
+            jobs.push(job);
+        }
     }
 
-    /// What a topic has room for; no messages if there is none.
-    pub(crate) fn room(&self, topic: usize) -> Room {
-        let load = &self.lock().loads[topic];
-        let bytes = load.limit.bytes.saturating_sub(load.bytes);
-        let messages = load.limit.messages.saturating_sub(load.messages);
-        Room::new(if bytes == 0 { 0 } else { messages }, bytes)
+    /// What a topic has room for; no messages if there is none. Less than `portion` is waited for.
+    pub(crate) fn room(&self, topic: usize, portion: usize) -> Room {
+        let now = Instant::now();
+        self.lock().loads[topic].room(portion, now)
     }
 
-    /// Wakes when something has left the table.
+    /// Wakes when something has left the table, or a topic has the room that is waited for.
     pub(crate) fn freed(&self) -> &Notify {
         &self.freed
     }
 
     /// How many messages are in flight.
     pub(crate) fn in_flight(&self) -> usize {
-        self.lock().loads.iter().map(|load| load.messages).sum()
+        self.lock().loads.iter().map(Load::in_flight).sum()
     }
 
     /// Waits until nothing is in flight.
@@ -156,31 +155,31 @@ impl<C: Consumer> Table<C> {
     /// The driver has answered settlements.
     pub(crate) fn settled(&self, answers: Vec<Settled>) {
         let mut state = self.lock();
-        let mut lost = Vec::new();
+        let (mut lost, mut confirmed) = (Vec::new(), 0);
         for Settled { ticket, result } in answers {
+            let Err(error) = result else {
+                confirmed += usize::from(state.confirm(ticket));
+                continue;
+            };
             let Some(entry) = state.remove(ticket) else {
                 continue;
             };
-            match result {
-                Ok(()) => self.counters.confirmed(),
-                Err(error) => {
-                    self.counters.refused();
-                    let (topic, id) = (entry.delivery.topic(), entry.delivery.id());
-                    if let Some(place) = entry.place.filter(|_| entry.is_done()) {
-                        lost.push(place);
-                        self.counters.repeated();
-                        if state.draining {
-                            state.cut_off.push(id.clone());
-                        }
-                    }
-                    tracing::warn!(
-                        %topic, message.id = %id, %error,
-                        "settlement given up, the message may come again",
-                    );
+            self.counters.refused();
+            let (topic, id) = (entry.delivery.topic(), entry.delivery.id());
+            if let Some(place) = entry.place.filter(|_| entry.is_done()) {
+                lost.push(place);
+                self.counters.repeated();
+                if state.draining {
+                    state.cut_off.push(id.clone());
                 }
             }
+            tracing::warn!(
+                %topic, message.id = %id, %error,
+                "settlement given up, the message may come again",
+            );
         }
         drop(state);
+        self.counters.confirmed(confirmed);
         for place in lost {
             self.give_up_behind(place);
         }
@@ -227,8 +226,10 @@ impl<C: Consumer> Table<C> {
         }
         if let Phase::Decided(how) = entry.phase {
             entry.phase = Phase::Settling(how);
+            let topic = entry.topic;
+            let room = state.loads[topic].settle();
             drop(state);
-            self.consumer.settle(ticket, lease, how);
+            self.hand_over(ticket, lease, how, room);
         } else {
             entry.lease = Some(lease);
         }
@@ -334,8 +335,7 @@ impl<C: Consumer> Table<C> {
     }
 
     /// Settles a message whose lease is here, or notes what to do with it when it is back.
-    fn settle_now(&self, ticket: Ticket, how: Settlement) {
-        let now = Instant::now();
+    fn settle_now(&self, ticket: Ticket, how: Settlement, now: Instant) {
         let mut state = self.lock();
         let Some(entry) = state.entry(ticket) else {
             return;
@@ -348,11 +348,21 @@ impl<C: Consumer> Table<C> {
             }
             Some(lease) => {
                 entry.phase = Phase::Settling(how);
+                let topic = entry.topic;
+                let room = state.loads[topic].settle();
                 drop(state);
-                self.consumer.settle(ticket, lease, how);
+                self.hand_over(ticket, lease, how, room);
             }
             None if matches!(entry.phase, Phase::Settling(_)) => {}
             None => entry.phase = Phase::Decided(how),
+        }
+    }
+
+    /// The driver takes over. `room`: the intake has what it waits for.
+    fn hand_over(&self, ticket: Ticket, lease: C::Lease, how: Settlement, room: bool) {
+        self.consumer.settle(ticket, lease, how);
+        if room {
+            self.freed.notify_waiters();
         }
     }
 
@@ -363,8 +373,7 @@ impl<C: Consumer> Table<C> {
 }
 
 impl<C: Consumer> Desk for Table<C> {
-    fn start(&self, ticket: Ticket, cell: &Arc<LaneCell>) -> Option<Instant> {
-        let now = Instant::now();
+    fn start(&self, ticket: Ticket, cell: &Arc<LaneCell>, now: Instant) -> Option<Instant> {
         let mut state = self.lock();
         let closing = state.closing;
         let entry = state.entry(ticket)?;
@@ -418,7 +427,7 @@ impl<C: Consumer> Desk for Table<C> {
 
     fn holds(&self, topic: usize, route: usize) -> Holds {
         let state = self.lock();
-        let max_hold = state.loads[topic].limit.max_hold;
+        let max_hold = state.loads[topic].max_hold();
         let mut holds = Holds::default();
         for entry in state.places.iter().filter_map(|place| place.entry.as_ref()) {
             if (entry.topic, entry.route) != (topic, route) {
@@ -437,7 +446,7 @@ impl<C: Consumer> Desk for Table<C> {
         holds
     }
 
-    fn settle(&self, ticket: Ticket, how: Settlement) {
+    fn settle_at(&self, ticket: Ticket, how: Settlement, now: Instant) {
         if how == Settlement::HandBack {
             let mut state = self.lock();
             if state.intake_open {
@@ -450,7 +459,7 @@ impl<C: Consumer> Desk for Table<C> {
                 return;
             }
         }
-        self.settle_now(ticket, how);
+        self.settle_now(ticket, how, now);
     }
 
     fn hand_back(&self, tickets: Vec<Ticket>) {
@@ -459,7 +468,7 @@ impl<C: Consumer> Desk for Table<C> {
 
     fn give_up(&self, ticket: Ticket) {
         self.counters.handed_back();
-        self.settle_now(ticket, Settlement::HandBack);
+        self.settle_now(ticket, Settlement::HandBack, Instant::now());
     }
 
     fn is_overtaken(&self, ticket: Ticket) -> bool {

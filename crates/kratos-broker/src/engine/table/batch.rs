@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use tokio::time::Instant;
+
 use super::{
     Table, Ticket,
     places::{Phase, Place, ticket},
@@ -63,7 +65,7 @@ impl<C: Consumer> Table<C> {
         drop(state);
         for ticket in waiting {
             self.counters.handed_back();
-            self.settle_now(ticket, Settlement::HandBack);
+            self.settle_now(ticket, Settlement::HandBack, Instant::now());
         }
     }
 

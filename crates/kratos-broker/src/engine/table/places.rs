@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{LaneCell, Limit, Ticket};
+use super::{LaneCell, Ticket, load::Load};
 use crate::{
     Delivery, MessageId,
     driver::{BatchPlace, Settlement},
@@ -24,13 +24,6 @@ pub(super) struct State<L> {
     pub(super) draining: bool,
     /// Handlers are being cut off: none starts.
     pub(super) closing: bool,
-}
-
-/// What a topic has in flight.
-pub(super) struct Load {
-    pub(super) limit: Limit,
-    pub(super) messages: usize,
-    pub(super) bytes: usize,
 }
 
 /// Tickets are place and generation, so that a late one finds nothing.
@@ -69,6 +62,7 @@ pub(super) enum Phase {
 // === impl State ===
 
 impl<L> State<L> {
+    #[inline]
     pub(super) fn insert(&mut self, entry: Entry<L>) -> Ticket {
         if let Some(at) = self.free.pop() {
             let place = &mut self.places[at as usize];
@@ -118,12 +112,32 @@ impl<L> State<L> {
             .filter(|place| place.generation == generation)?;
         let entry = place.entry.take()?;
         place.generation = place.generation.wrapping_add(1);
-        // There are never more places than messages prefetched.
+        // There are never more places than messages in flight, which are bounded.
         self.free.push(at as u32);
-        let load = &mut self.loads[entry.topic];
-        load.messages -= 1;
-        load.bytes -= entry.delivery.body().len();
+        let settling = matches!(entry.phase, Phase::Settling(_));
+        self.loads[entry.topic].leave(entry.delivery.body().len(), settling);
         Some(entry)
+    }
+
+    /// As [`remove`](Self::remove) of a message that is done: nobody looks at it again.
+    pub(super) fn confirm(&mut self, ticket: Ticket) -> bool {
+        let (at, generation) = untie(ticket);
+        let Some(place) = self
+            .places
+            .get_mut(at)
+            .filter(|place| place.generation == generation)
+        else {
+            return false;
+        };
+        let Some(entry) = &place.entry else {
+            return false;
+        };
+        let settling = matches!(entry.phase, Phase::Settling(_));
+        self.loads[entry.topic].leave(entry.delivery.body().len(), settling);
+        place.entry = None;
+        place.generation = place.generation.wrapping_add(1);
+        self.free.push(at as u32);
+        true
     }
 }
 

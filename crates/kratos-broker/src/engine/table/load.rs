@@ -1,0 +1,147 @@
+//! What a topic has in flight, and how much more it may take.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::driver::Room;
+
+/// How many messages, and bytes of bodies, of one topic may be in flight.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    /// Waiting and running, however slow the handlers are.
+    pub(crate) messages: usize,
+    /// The same while handlers keep up.
+    pub(crate) messages_max: usize,
+    pub(crate) bytes: usize,
+    pub(crate) max_hold: Duration,
+}
+
+/// What is received ahead is what is handled in this time: so soon does the queue drain, and so
+/// long do messages wait here that another member could have had.
+const AHEAD: Duration = Duration::from_millis(50);
+
+/// How long the pace is measured before it counts.
+const PACE: Duration = Duration::from_millis(10);
+
+/// What is settled and not confirmed takes no place, up to this many messages.
+const SETTLING_MAX: usize = 4_096;
+
+/// The account of one topic.
+#[derive(Debug)]
+pub(super) struct Load {
+    limit: Limit,
+    /// Messages that wait or run.
+    open: usize,
+    /// Messages whose settlement is under way.
+    settling: usize,
+    bytes: usize,
+    /// Between the two limits of messages.
+    places: usize,
+    /// What `places` is on its way to.
+    wanted: usize,
+    /// Messages that were over since `places` was looked at.
+    retired: usize,
+    pace: Pace,
+    /// The intake waits for room for so many.
+    awaited: Option<usize>,
+}
+
+/// How fast messages are done.
+#[derive(Debug)]
+struct Pace {
+    since: Instant,
+    done: usize,
+}
+
+// === impl Load ===
+
+impl Load {
+    pub(super) fn new(limit: Limit) -> Self {
+        Self {
+            limit,
+            open: 0,
+            settling: 0,
+            bytes: 0,
+            places: limit.messages,
+            wanted: limit.messages,
+            retired: 0,
+            pace: Pace {
+                since: Instant::now(),
+                done: 0,
+            },
+            awaited: None,
+        }
+    }
+
+    pub(super) fn max_hold(&self) -> Duration {
+        self.limit.max_hold
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.open + self.settling
+    }
+
+    pub(super) fn enter(&mut self, bytes: usize) {
+        self.open += 1;
+        self.bytes += bytes;
+    }
+
+    /// A message is over, for the engine. Answers whether the intake has the room that it waits for.
+    #[must_use]
+    pub(super) fn settle(&mut self) -> bool {
+        self.open -= 1;
+        self.settling += 1;
+        self.retired += 1;
+        self.pace.done += 1;
+        let there_is = self.awaited.is_some_and(|room| self.free() >= room);
+        if there_is {
+            self.awaited = None;
+        }
+        there_is
+    }
+
+    /// A message is over for the broker too, or was lost before.
+    pub(super) fn leave(&mut self, bytes: usize, settling: bool) {
+        self.bytes -= bytes;
+        if settling {
+            self.settling -= 1;
+        } else {
+            self.open -= 1;
+            self.retired += 1;
+        }
+    }
+
+    /// How much more may come; no messages if nothing. If it is less than `portion`, the caller
+    /// waits for that.
+    pub(super) fn room(&mut self, portion: usize, now: Instant) -> Room {
+        self.adapt(now);
+        let bytes = self.limit.bytes.saturating_sub(self.bytes);
+        let messages = if bytes == 0 { 0 } else { self.free() };
+        self.awaited = (messages < portion).then_some(portion);
+        Room::new(messages, bytes)
+    }
+
+    fn free(&self) -> usize {
+        let most = self.places + SETTLING_MAX;
+        let all = most.saturating_sub(self.in_flight());
+        self.places.saturating_sub(self.open).min(all)
+    }
+
+    /// Sets the number of places anew: as many as messages are done in the time that may be
+    /// received ahead.
+    ///
+    /// A driver relies on it that room shrinks by nothing but what it returned: places go only as
+    /// messages do.
+    fn adapt(&mut self, now: Instant) {
+        let took = now.saturating_duration_since(self.pace.since);
+        if took >= PACE {
+            let done = std::mem::take(&mut self.pace.done) as f64;
+            let ahead = done * AHEAD.as_secs_f64() / took.as_secs_f64();
+            self.pace.since = now;
+            self.wanted = (ahead as usize).clamp(self.limit.messages, self.limit.messages_max);
+        }
+        let retired = std::mem::take(&mut self.retired);
+        self.places = self.wanted.max(self.places.saturating_sub(retired));
+    }
+}
