@@ -195,7 +195,7 @@ impl Control {
             (_, None) => SubscriptionState::Stopped,
             (Condition::Open(Gate::Open), _) => SubscriptionState::Running,
             (Condition::Open(Gate::Shut(until)), _) => SubscriptionState::KillSwitchOpen { until },
-            (Condition::Open(Gate::Probe | Gate::Probing), _) => {
+            (Condition::Open(Gate::Probe | Gate::Probing(_)), _) => {
                 SubscriptionState::KillSwitchProbing
             }
             (Condition::Held, _) => SubscriptionState::Paused,

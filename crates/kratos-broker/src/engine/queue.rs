@@ -274,7 +274,7 @@ impl Queue {
     /// Lets another message be tried: the last one told nothing.
     pub(crate) fn probe_again(&self) {
         let mut state = self.lock();
-        if state.gate == Gate::Probing {
+        if matches!(state.gate, Gate::Probing(_)) {
             state.gate = Gate::Probe;
         }
         drop(state);

@@ -433,3 +433,41 @@ async fn subscriptions_of_the_same_topic_with_other_tags_go_on() {
     assert_eq!(bad.done.len(), 0);
     started.stop(secs(5)).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_tried_message_that_hangs_does_not_keep_others_from_being_tried() {
+    let broker = Broker::new();
+    let (database, seen) = (Database::default(), Log::default());
+    database.goes_down();
+    let handler = {
+        let (database, seen) = (database.clone(), seen.clone());
+        move || {
+            let (database, seen) = (database.clone(), seen.clone());
+            async move {
+                seen.add(());
+                match seen.len() {
+                    1..=8 => failed(),
+                    // On a connection that nobody answers on.
+                    9 => std::future::pending().await,
+                    _ if database.down.load(Ordering::SeqCst) => failed(),
+                    _ => Ok(()),
+                }
+            }
+        }
+    };
+    let subscription = subscription().concurrency(2).kill_switch(switch());
+    let server = server(&broker, Router::new().subscribe_with(subscription, handler));
+    let started = Started::start(server).await;
+    publish_numbers(&broker, 20).await;
+    until("one is tried, and hangs", || seen.len() == 9).await;
+    sleep(secs(50)).await;
+    assert_eq!(seen.len(), 9);
+    database.comes_back();
+    until("all but that one are done", || {
+        broker.backlog("t", "g") == 1
+    })
+    .await;
+    assert_eq!(started.health(), Health::Serving);
+    started.force();
+    assert!(started.stop(secs(5)).await.is_err(), "it was cut off");
+}

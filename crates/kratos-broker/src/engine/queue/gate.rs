@@ -6,6 +6,10 @@ use tokio::time::Instant;
 
 use crate::{RateLimit, clock::after};
 
+/// For how long the message that an open kill switch tries is waited for: one whose handler hangs
+/// must not keep the others from being tried.
+pub(super) const PROBE_MAX: Duration = Duration::from_secs(60);
+
 /// Whether a message may start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Gate {
@@ -15,8 +19,8 @@ pub(crate) enum Gate {
     Shut(Instant),
     /// One, to see whether it succeeds.
     Probe,
-    /// That one runs.
-    Probing,
+    /// That one runs; another is tried if it has not ended by then.
+    Probing(Instant),
 }
 
 /// How many may start now.

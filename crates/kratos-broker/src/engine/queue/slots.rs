@@ -10,8 +10,9 @@ use tokio::time::Instant;
 
 use super::{
     Job, PROBES,
-    gate::{Admits, Bucket, Gate},
+    gate::{Admits, Bucket, Gate, PROBE_MAX},
 };
+use crate::clock::from_now;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -148,12 +149,13 @@ impl State {
         }
         match self.gate {
             Gate::Open => Admits::All,
-            Gate::Shut(until) if until > Instant::now() => Admits::None(Some(until)),
-            Gate::Shut(_) | Gate::Probe => {
+            Gate::Shut(until) | Gate::Probing(until) if until > Instant::now() => {
+                Admits::None(Some(until))
+            }
+            Gate::Shut(_) | Gate::Probe | Gate::Probing(_) => {
                 self.gate = Gate::Probe;
                 Admits::One
             }
-            Gate::Probing => Admits::None(None),
         }
     }
 
@@ -171,7 +173,7 @@ impl State {
     /// A message starts.
     pub(super) fn starts(&mut self, probe: bool) {
         if probe {
-            self.gate = Gate::Probing;
+            self.gate = Gate::Probing(from_now(PROBE_MAX));
         }
         if let Some(rate) = &mut self.rate {
             rate.take(Instant::now());
@@ -186,7 +188,7 @@ impl State {
         match self.gate {
             Gate::Open => true,
             Gate::Shut(_) => false,
-            Gate::Probe | Gate::Probing => self.waiting() < PROBES,
+            Gate::Probe | Gate::Probing(_) => self.waiting() < PROBES,
         }
     }
 
