@@ -23,7 +23,10 @@ pub use self::{
     settlement::{Settled, Settlement},
     spec::{Filter, GroupSpec, TopicSpec},
 };
-pub use crate::engine::ticket::Ticket;
+pub use crate::{
+    engine::ticket::Ticket,
+    tap::{Member, Sending, Tap},
+};
 
 /// A handle on a broker; clones share connections.
 pub trait Driver: Clone + Send + Sync + 'static {

@@ -7,7 +7,7 @@
 //!   What is wrong with one that does not fit is named by the attribute `debug_handler` (feature
 //!   `macros`).
 //! * To bring a broker: [`driver`], tested by the conformance kit `testing` (feature `test-util`).
-//! * To test an application: [`memory`].
+//! * To test an application: [`memory`], and `testing::TestApp` (feature `test-util`).
 //!
 //! This crate names no broker. It does no I/O of its own and reads no environment.
 
@@ -35,6 +35,11 @@ mod replay;
 mod router;
 mod server;
 mod subscription;
+#[cfg(feature = "test-util")]
+mod tap;
+#[cfg(not(feature = "test-util"))]
+#[path = "tap/absent.rs"]
+mod tap;
 #[cfg(feature = "test-util")]
 pub mod testing;
 mod topic_publisher;

@@ -34,7 +34,7 @@ use tokio::sync::Notify;
 use self::{faults::Faults, store::Store};
 use crate::{
     Delivery, Error, ErrorKind, Message, RecallHandle, Receipt, Result,
-    driver::{Capabilities, Driver, GroupSpec},
+    driver::{Capabilities, Driver, GroupSpec, Tap},
 };
 
 pub use self::consumer::{MemoryConsumer, MemoryLease};
@@ -47,6 +47,9 @@ pub use self::consumer::{MemoryConsumer, MemoryLease};
 pub struct Broker {
     shared: Arc<Shared>,
     capabilities: Capabilities,
+    tap: Tap,
+    #[cfg(feature = "test-util")]
+    journal: crate::testing::Journal,
 }
 
 struct Shared {
@@ -81,6 +84,9 @@ impl Broker {
         Self {
             shared: Arc::new(shared),
             capabilities,
+            tap: Tap::default(),
+            #[cfg(feature = "test-util")]
+            journal: crate::testing::Journal::new(),
         }
     }
 
@@ -112,6 +118,14 @@ impl Broker {
     #[must_use]
     pub fn with_capabilities(mut self, capabilities: Capabilities) -> Self {
         self.capabilities = capabilities;
+        self
+    }
+
+    /// Lets a [`TestApp`](crate::testing::TestApp) see what goes through this handle and its clones.
+    #[cfg(feature = "test-util")]
+    #[must_use]
+    pub fn watched(mut self) -> Self {
+        self.tap = Tap::from(self.journal.clone());
         self
     }
 
@@ -155,6 +169,7 @@ impl Driver for Broker {
 
     async fn publish(&self, message: Message) -> Result<Receipt> {
         let topic = message.is_delayed().then(|| message.topic().clone());
+        let sending = self.tap.sending(&message);
         let id = {
             let mut state = self.lock();
             state.faults.publish()?;
@@ -162,16 +177,19 @@ impl Driver for Broker {
         };
         self.shared.changed.notify_waiters();
         let receipt = Receipt::new(id.clone());
-        Ok(match topic {
+        let receipt = match topic {
             Some(topic) => receipt.recallable(RecallHandle::new(topic, id.as_str())),
             None => receipt,
-        })
+        };
+        sending.sent(&receipt);
+        Ok(receipt)
     }
 
     async fn recall(&self, handle: &RecallHandle) -> Result<()> {
         let mut state = self.lock();
         state.faults.connected()?;
         if state.store.recall(handle.topic(), handle.token()) {
+            self.tap.recalled(handle);
             return Ok(());
         }
         let what = format!(
@@ -183,8 +201,16 @@ impl Driver for Broker {
 
     async fn consumer(&self, mut group: GroupSpec, _cx: StartContext) -> Result<MemoryConsumer> {
         self.lock().faults.connected()?;
+        let member = self.tap.member(&group);
         group.group = self.lock().store.join(&group)?;
-        Ok(MemoryConsumer::new(self.shared.clone(), group))
+        Ok(MemoryConsumer::new(self.shared.clone(), group, member))
+    }
+}
+
+#[cfg(feature = "test-util")]
+impl crate::testing::Watched for Broker {
+    fn journal(&self) -> crate::testing::Journal {
+        self.journal.clone()
     }
 }
 

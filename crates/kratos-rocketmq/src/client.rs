@@ -9,7 +9,7 @@ use kratos::{Resource, StartContext};
 use kratos_broker::{
     Delivery, Driver, Error, ErrorKind, Message, RecallHandle, Receipt, Resolution, Result,
     Transacted,
-    driver::{Capabilities, GroupSpec},
+    driver::{Capabilities, GroupSpec, Tap},
 };
 use rocketmq_grpc::{Producer, ProducerConfig};
 use tokio::{sync::OnceCell, time::Instant};
@@ -39,6 +39,9 @@ struct Shared {
     connection: Connection,
     settings: Mutex<Settings>,
     producer: OnceCell<Producer>,
+    tap: Tap,
+    #[cfg(feature = "test-util")]
+    journal: kratos_broker::testing::Journal,
     #[cfg(feature = "embedded")]
     broker: Option<rocketmq_devbroker::DevBroker>,
 }
@@ -77,6 +80,15 @@ impl Client {
     #[cfg(feature = "embedded")]
     #[must_use]
     pub fn of(broker: rocketmq_devbroker::DevBroker) -> Self {
+        Self::of_with(broker, |config| config)
+    }
+
+    /// The same with other settings of the connection.
+    #[cfg(feature = "embedded")]
+    pub(crate) fn of_with(
+        broker: rocketmq_devbroker::DevBroker,
+        settings: impl FnOnce(rocketmq_grpc::Config) -> rocketmq_grpc::Config,
+    ) -> Self {
         /// Where nothing listens; the connector below never looks at it.
         const EMBEDDED: &str = "embedded:8081";
 
@@ -87,7 +99,7 @@ impl Client {
         // The broker decides which leases it grants: tests make them short.
         let config = rocketmq_grpc::Config::new(EMBEDDED).invisible_min(std::time::Duration::ZERO);
         #[expect(clippy::expect_used, reason = "the address above is a valid one")]
-        let client = rocketmq_grpc::Client::with_connector(config, connector)
+        let client = rocketmq_grpc::Client::with_connector(settings(config), connector)
             .expect("the address of the embedded broker is valid");
         let connection = Connection::named("the embedded broker");
         let shared = Shared {
@@ -215,6 +227,22 @@ impl Client {
         self.shared.site()
     }
 
+    /// A client of the same cluster, unused so far, whose traffic a test sees.
+    #[cfg(feature = "test-util")]
+    pub(crate) fn watched(self) -> Self {
+        let mut shared = Arc::into_inner(self.shared).unwrap_or_else(|| {
+            // Only who has made the client asks for this.
+            unreachable!("the client is new")
+        });
+        shared.tap = Tap::from(shared.journal.clone());
+        shared.into()
+    }
+
+    #[cfg(feature = "test-util")]
+    pub(crate) fn journal(&self) -> &kratos_broker::testing::Journal {
+        &self.shared.journal
+    }
+
     /// The client underneath, made at the first use.
     fn client(&self) -> Result<&rocketmq_grpc::Client> {
         if let Some(client) = self.shared.client.get() {
@@ -251,6 +279,9 @@ impl Shared {
             connection,
             settings: Mutex::default(),
             producer: OnceCell::new(),
+            tap: Tap::default(),
+            #[cfg(feature = "test-util")]
+            journal: kratos_broker::testing::Journal::new(),
             #[cfg(feature = "embedded")]
             broker: None,
         }
@@ -306,16 +337,21 @@ impl Driver for Client {
 
     async fn publish(&self, message: Message) -> Result<Receipt> {
         let topic = message.topic().clone();
+        let sending = self.shared.tap.sending(&message);
         let message = publish::wire(message)?;
         let producer = self.producer().await?;
         let receipt = producer.send(message).await.map_err(neutral)?;
-        Ok(publish::receipt(&topic, receipt))
+        let receipt = publish::receipt(&topic, receipt);
+        sending.sent(&receipt);
+        Ok(receipt)
     }
 
     async fn recall(&self, handle: &RecallHandle) -> Result<()> {
         let producer = self.producer().await?;
         let recalled = producer.recall(handle.topic(), handle.token()).await;
-        recalled.map(drop).map_err(neutral)
+        recalled.map(drop).map_err(neutral)?;
+        self.shared.tap.recalled(handle);
+        Ok(())
     }
 
     async fn transaction<L, F>(&self, message: Message, local: L) -> Result<Transacted>
@@ -331,6 +367,7 @@ impl Driver for Client {
             );
             return Err(Error::new(ErrorKind::Invalid, what));
         }
+        let sending = self.shared.tap.sending(&message);
         let message = publish::wire(message)?;
         let producer = self.producer().await?;
         let transaction = producer.begin(message).await.map_err(neutral)?;
@@ -342,6 +379,9 @@ impl Driver for Client {
             // The broker asks.
             Resolution::Unknown => Ok(()),
         };
+        if resolution == Resolution::Commit {
+            sending.sent(&receipt);
+        }
         let done = Transacted::new(receipt, resolution);
         Ok(match told {
             Ok(()) => done,
@@ -352,10 +392,10 @@ impl Driver for Client {
     async fn consumer(&self, group: GroupSpec, cx: StartContext) -> Result<Consumer> {
         let client = self.client()?;
         if !group.broadcast {
-            return Consumer::join(client, &group, None).await;
+            return Consumer::join(client, &group, None, &self.shared.tap).await;
         }
         let own = OwnGroup::create(self.shared.site()?, cx.info().id(), &group).await?;
-        let joined = Consumer::join(client, &group, Some(own)).await;
+        let joined = Consumer::join(client, &group, Some(own), &self.shared.tap).await;
         joined.map_err(|error| match error.kind() {
             // It was just made: a proxy may not have heard of it yet.
             ErrorKind::UnknownGroup => {

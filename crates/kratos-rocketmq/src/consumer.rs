@@ -11,7 +11,9 @@ use std::{
 
 use kratos_broker::{
     Delivery, DeliveryParts, Error, ErrorKind, Group, Result, Topic,
-    driver::{self, BatchPlace, Filter, GroupSpec, Leased, Room, Settled, Settlement, Ticket},
+    driver::{
+        self, BatchPlace, Filter, GroupSpec, Leased, Member, Room, Settled, Settlement, Tap, Ticket,
+    },
 };
 use rocketmq_grpc::{ConsumerConfig, Lease, LeaseId, MessageView};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -41,6 +43,7 @@ pub struct Consumer {
     troubled: Mutex<HashMap<Topic, Trouble>>,
     /// A moving average: room in bytes is turned into messages by it.
     body_bytes: AtomicUsize,
+    member: Member,
 }
 
 /// Why the engine thinks that a topic cannot be received.
@@ -59,6 +62,7 @@ impl Consumer {
         client: &rocketmq_grpc::Client,
         group: &GroupSpec,
         own_group: Option<OwnGroup>,
+        tap: &Tap,
     ) -> Result<Self> {
         let name = own_group.as_ref().map_or(&*group.group, |own| &own.name);
         let mut config = ConsumerConfig::new(name).invisible_duration(group.invisible);
@@ -78,6 +82,7 @@ impl Consumer {
             tickets: Mutex::default(),
             troubled: Mutex::default(),
             body_bytes: AtomicUsize::new(0),
+            member: tap.member(group),
         })
     }
 
@@ -102,8 +107,10 @@ impl Consumer {
             index: u32::try_from(place.position).unwrap_or(u32::MAX),
         });
         let limit = place.is_none().then_some(attempts_limit);
+        let delivery = delivery_of(topic, message, limit);
+        self.member.received(lease.id().number(), &delivery);
         Leased {
-            delivery: delivery_of(topic, message, limit),
+            delivery,
             expires_at: lease.deadline(),
             lease,
             place,
@@ -183,6 +190,7 @@ impl driver::Consumer for Consumer {
     }
 
     fn settle(&self, ticket: Ticket, lease: Lease, how: Settlement) {
+        let how = self.member.settle(lease.id().number(), ticket, how);
         let how = match how {
             Settlement::Ack => rocketmq_grpc::Settlement::Ack,
             Settlement::RetryAfter(delay) => rocketmq_grpc::Settlement::RetryAfter(delay),
@@ -199,15 +207,18 @@ impl driver::Consumer for Consumer {
         let mut tickets = self.tickets();
         let answered = settled.into_iter().filter_map(|settled| {
             let ticket = tickets.remove(&settled.lease)?;
-            Some(Settled {
+            let mut settled = Settled {
                 ticket,
                 result: settled.result.map_err(neutral),
-            })
+            };
+            self.member.settled(&mut settled);
+            Some(settled)
         });
         answered.collect()
     }
 
     async fn extend(&self, lease: &mut Lease, by: Duration) -> Result<Instant> {
+        self.member.extend(lease.id().number())?;
         self.inner.extend(lease, by).await.map_err(neutral)
     }
 

@@ -41,6 +41,8 @@ mod dead_letters;
 mod error;
 mod headers;
 mod publish;
+#[cfg(feature = "test-util")]
+pub mod testing;
 mod tls;
 mod transaction;
 

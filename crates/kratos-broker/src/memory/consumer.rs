@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -17,7 +17,7 @@ use tokio::{
 use super::{Shared, store::Found};
 use crate::{
     Error, ErrorKind, Result, Topic,
-    driver::{Consumer, Filter, GroupSpec, Leased, Room, Settled, Settlement, Ticket},
+    driver::{Consumer, Filter, GroupSpec, Leased, Member, Room, Settled, Settlement, Ticket},
 };
 
 /// How long a receive waits for a message.
@@ -30,12 +30,16 @@ pub struct MemoryConsumer {
     stopped: AtomicBool,
     /// Settlements that wait for the connection, and answers that wait to be heard.
     desk: std::sync::Mutex<Desk>,
+    leases: AtomicU64,
+    member: Member,
 }
 
 /// The right to settle one message.
 #[derive(Debug)]
 pub struct MemoryLease {
     handle: u64,
+    /// Stays, when the handle is replaced.
+    number: u64,
 }
 
 #[derive(Debug, Default)]
@@ -47,12 +51,14 @@ struct Desk {
 }
 
 impl MemoryConsumer {
-    pub(super) fn new(shared: Arc<Shared>, spec: GroupSpec) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, spec: GroupSpec, member: Member) -> Self {
         Self {
             shared,
             spec,
             stopped: AtomicBool::new(false),
             desk: std::sync::Mutex::default(),
+            leases: AtomicU64::new(0),
+            member,
         }
     }
 
@@ -141,13 +147,18 @@ impl Consumer for MemoryConsumer {
                 Ok(taken) => {
                     // Others must learn when these become visible again.
                     self.shared.changed.notify_waiters();
-                    let lease = |leased: Leased<u64>| Leased {
-                        delivery: leased.delivery,
-                        lease: MemoryLease {
-                            handle: leased.lease,
-                        },
-                        expires_at: leased.expires_at,
-                        place: leased.place,
+                    let lease = |leased: Leased<u64>| {
+                        let number = self.leases.fetch_add(1, Ordering::Relaxed);
+                        self.member.received(number, &leased.delivery);
+                        Leased {
+                            delivery: leased.delivery,
+                            lease: MemoryLease {
+                                handle: leased.lease,
+                                number,
+                            },
+                            expires_at: leased.expires_at,
+                            place: leased.place,
+                        }
                     };
                     return Ok(taken.into_iter().map(lease).collect());
                 }
@@ -165,6 +176,7 @@ impl Consumer for MemoryConsumer {
     }
 
     fn settle(&self, ticket: Ticket, lease: MemoryLease, how: Settlement) {
+        let how = self.member.settle(lease.number, ticket, how);
         self.desk().queued.push((ticket, lease, how));
         self.work();
         self.shared.changed.notify_waiters();
@@ -176,8 +188,11 @@ impl Consumer for MemoryConsumer {
             tokio::pin!(changed);
             changed.as_mut().enable();
             let look_again = self.work();
-            let answers = std::mem::take(&mut self.desk().answers);
+            let mut answers = std::mem::take(&mut self.desk().answers);
             if !answers.is_empty() {
+                answers
+                    .iter_mut()
+                    .for_each(|answer| self.member.settled(answer));
                 return answers;
             }
             match look_again {
@@ -190,6 +205,7 @@ impl Consumer for MemoryConsumer {
     }
 
     async fn extend(&self, lease: &mut MemoryLease, by: Duration) -> Result<Instant> {
+        self.member.extend(lease.number)?;
         let mut state = self.shared.lock();
         state.faults.connected()?;
         let (handle, until) = state

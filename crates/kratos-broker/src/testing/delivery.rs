@@ -1,71 +1,15 @@
 //! D: delivery.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
-use tokio::task::JoinSet;
 
-use super::{Harness, Place, Started, eventually, numbered, prime, subscription};
-use crate::{
-    AnyError, Bytes, Delivery, Group, Message, MessageId, Publisher, Router, Server, State, Topic,
+use super::{
+    Harness, Started, eventually,
+    place::{Place, numbered, prime, subscription},
+    witness::{Seen, publish_all, see, stop},
 };
-
-/// What handlers have seen.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Seen {
-    deliveries: Arc<Mutex<Vec<Delivery>>>,
-}
-
-impl Seen {
-    pub(super) fn add(&self, delivery: Delivery) {
-        self.deliveries.lock().unwrap().push(delivery);
-    }
-
-    pub(super) fn all(&self) -> Vec<Delivery> {
-        self.deliveries.lock().unwrap().clone()
-    }
-
-    /// How often each id was delivered.
-    pub(super) fn ids(&self) -> BTreeMap<MessageId, usize> {
-        let mut ids = BTreeMap::new();
-        for delivery in self.deliveries.lock().unwrap().iter() {
-            *ids.entry(delivery.id().clone()).or_default() += 1;
-        }
-        ids
-    }
-
-    pub(super) fn has_all(&self, ids: &BTreeSet<MessageId>) -> bool {
-        let seen = self.ids();
-        ids.iter().all(|id| seen.contains_key(id))
-    }
-}
-
-pub(super) async fn see(State(seen): State<Seen>, delivery: Delivery) {
-    seen.add(delivery);
-}
-
-/// Publishes from as many tasks as there are parts; answers the ids.
-pub(super) async fn publish_all<H: Harness>(
-    h: &H,
-    parts: impl IntoIterator<Item = Vec<Message>>,
-) -> BTreeSet<MessageId> {
-    let publisher = Publisher::new(h.driver().await);
-    let mut tasks = JoinSet::new();
-    for part in parts {
-        let publisher = publisher.clone();
-        tasks.spawn(async move {
-            let mut ids = Vec::new();
-            for message in part {
-                ids.push(publisher.publish(message).await.expect("a publish").id);
-            }
-            ids
-        });
-    }
-    tasks.join_all().await.into_iter().flatten().collect()
-}
+use crate::{AnyError, Bytes, Delivery, Group, Message, Router, Server, State, Topic};
 
 /// D1: messages published while nobody receives arrive once each, body and headers unchanged.
 ///
@@ -261,6 +205,36 @@ pub async fn d14_two_groups_each_get_all<H: Harness>(h: &H) {
     })
     .await;
     server.stop(h.invisible()).await.expect("a clean stop");
+}
+
+/// D16: several groups on one topic and several topics in one group, in one process: each
+/// subscription gets exactly its set.
+///
+/// # Panics
+///
+/// One gets more or less.
+pub async fn d16_groups_and_topics_of_one_process_each_get_their_set<H: Harness>(h: &H) {
+    let topics = [
+        h.topic("d16").await,
+        h.topic("d16").await,
+        h.topic("d16").await,
+    ];
+    let groups = [h.group("d16").await, h.group("d16").await];
+    let mut served = Vec::new();
+    for group in &groups {
+        served.push(serve_topics(h, &topics, group).await);
+    }
+    let parts = topics.iter().map(|topic| numbered(topic, 20).collect());
+    publish_all(h, parts).await;
+    let all = || {
+        let each = served.iter().flat_map(|(_, seen)| seen.values());
+        each.map(|seen| seen.ids().len()).sum::<usize>() >= 120
+    };
+    eventually("all arrive", h.bounds().deliver, all).await;
+    for (server, seen) in served {
+        stop(server).await;
+        exactly_their_set(&seen, 20);
+    }
 }
 
 /// One server in one group, with a subscription of its own for each topic.

@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Harness, Place, Started, TopicKind, can,
-    delivery::{Seen, publish_all, see},
-    eventually, prime, subscription,
+    Harness, Started, TopicKind, eventually,
+    place::{Place, can, prime, prime_any, subscription},
+    witness::{Seen, publish_all, see},
 };
 use crate::{
     AnyError, Bytes, Message, Publisher, Resolution, Server, Subscription, driver::Capabilities,
@@ -252,10 +252,10 @@ pub async fn dead_letters_can_be_consumed<H: Harness>(h: &H) {
         return;
     };
     prime(h, &place.topic, &place.group).await;
-    let subscription = place
+    let poisoned = place
         .subscription(h)
         .classify(|_: &AnyError| crate::Disposition::Poison);
-    let server = Server::<_, ()>::new(h.driver().await).subscribe_with(subscription, poison);
+    let server = Server::<_, ()>::new(h.driver().await).subscribe_with(poisoned, poison);
     let server = Started::start(server).await;
     let dead = |n: usize| Message::new(&place.topic, n.to_string()).header("kept", "yes");
     // The first one makes the topic, and a group counts from what it has received once.
@@ -266,8 +266,8 @@ pub async fn dead_letters_can_be_consumed<H: Harness>(h: &H) {
         sleep(Duration::from_millis(100)).await;
     }
     let reader = h.group("dead-reader").await;
-    super::prime_any(h, &letters, &reader).await;
-    let (consumer, seen) = serve(h, super::subscription(h, &letters, &reader)).await;
+    prime_any(h, &letters, &reader).await;
+    let (consumer, seen) = serve(h, subscription(h, &letters, &reader)).await;
     let ids = publish_all(h, [(1..=3).map(dead).collect()]).await;
     let all = || seen.has_all(&ids);
     eventually("the dead letters come", h.bounds().deliver, all).await;

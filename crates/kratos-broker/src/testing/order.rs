@@ -9,19 +9,18 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, sleep, timeout},
-};
+use futures_util::future::join_all;
+use tokio::{sync::Semaphore, time::sleep};
 
 use super::{
-    Harness, Place, Started, can, delivery::Seen, delivery::publish_all, delivery::see, eventually,
-    prime_fifo, start_context,
+    Harness, Started, eventually,
+    place::{Place, can, prime, prime_fifo},
+    start_context,
+    witness::{Seen, publish_all, see, stop},
 };
 use crate::{
-    AnyError, Backoff, Consumer, Delivery, Driver, Message, Policy, Server, Settlement, State,
-    Subscription, Topic,
-    driver::{Capabilities, Filter, GroupSpec, Leased, Room, Ticket, TopicSpec},
+    AnyError, Backoff, Delivery, Message, Policy, Server, State, Subscription, Topic,
+    driver::Capabilities,
 };
 
 /// Numbers as they were done, by message group.
@@ -73,7 +72,7 @@ fn number(delivery: &Delivery) -> Result<usize, AnyError> {
 }
 
 /// `each` numbered messages of one group.
-fn of_group(topic: &Topic, group: &str, each: usize) -> Vec<Message> {
+pub(super) fn of_group(topic: &Topic, group: &str, each: usize) -> Vec<Message> {
     let message = |n: usize| Message::new(topic, n.to_string()).group(group);
     (0..each).map(message).collect()
 }
@@ -84,12 +83,12 @@ fn groups(topic: &Topic, count: usize, each: usize) -> Vec<Vec<Message>> {
         .collect()
 }
 
-async fn cannot_order<H: Harness>(h: &H) -> bool {
+pub(super) async fn cannot_order<H: Harness>(h: &H) -> bool {
     !can(h, Capabilities::can_order).await
 }
 
 /// An ordered place that the group has received from, and its subscription.
-async fn place<H: Harness>(h: &H, hint: &str) -> (Place, Subscription) {
+pub(super) async fn place<H: Harness>(h: &H, hint: &str) -> (Place, Subscription) {
     let place = Place::ordered(h, hint).await;
     prime_fifo(h, &place.topic, &place.group).await;
     let short = Policy::ordered().backoff(Backoff::fixed(Duration::from_millis(5)));
@@ -185,6 +184,40 @@ async fn in_order<H: Harness>(h: &H, hint: &str, count: usize, each: usize, fail
     let stats = counters.stats();
     assert_eq!((stats.dead_lettered, stats.refused), (0, 0), "{stats:?}");
     assert_eq!(done.total(), count * each, "once each: {stats:?}");
+}
+
+/// D9: 16 message groups over 10 members of a group: each in order, whoever has it.
+///
+/// # Panics
+///
+/// One is not, or a message is done twice.
+pub async fn d9_message_groups_stay_in_order_over_many_members<H: Harness>(h: &H) {
+    const GROUPS: usize = 16;
+    if cannot_order(h).await {
+        return;
+    }
+    let each = h.bounds().per_group.min(63);
+    let (place, subscription) = place(h, "d9").await;
+    let done = Done::default();
+    let handler = {
+        let done = done.clone();
+        move |delivery: Delivery| {
+            let done = done.clone();
+            async move { done.add(&delivery) }
+        }
+    };
+    let mut members = Vec::new();
+    for _ in 0..10 {
+        let server = Server::<_, ()>::new(h.driver().await)
+            .subscribe_with(subscription.clone().concurrency(4), handler.clone());
+        members.push(Started::start(server).await);
+    }
+    publish_all(h, groups(&place.topic, GROUPS, each)).await;
+    let all = || done.first_times() >= GROUPS * each;
+    eventually("all are done", 3 * h.bounds().deliver, all).await;
+    join_all(members.into_iter().map(stop)).await;
+    done.assert_in_order(each);
+    assert_eq!(done.total(), GROUPS * each, "once each");
 }
 
 /// O3: a message that is stuck delays no other group that was received with it.
@@ -289,72 +322,6 @@ pub async fn o5_message_groups_stay_in_order_across_restarts<H: Harness>(h: &H) 
     );
 }
 
-/// D17: settling out of order is safe: nothing that was acknowledged comes again.
-///
-/// # Panics
-///
-/// An acknowledgement is refused, or a message comes again.
-pub async fn d17_settling_out_of_order_is_safe<H: Harness>(h: &H) {
-    let (place, fifo) = any_place(h, "d17").await;
-    publish_all(h, [of_groups_if(&place.topic, fifo)]).await;
-    let consumer = consumer(h, &place, fifo).await;
-    let leases = receive(h, &consumer, &place.topic, 6).await;
-    for (number, leased) in leases.into_iter().enumerate().rev() {
-        consumer.settle(Ticket::new(number as u64), leased.lease, Settlement::Ack);
-    }
-    let answers = answers::<H>(&consumer, 6).await;
-    assert!(answers.values().all(|kept| *kept), "kept: {answers:?}");
-    close::<H>(consumer).await;
-
-    let again = Seen::default();
-    let mut subscription = place.subscription(h);
-    if fifo {
-        subscription = subscription.fifo();
-    }
-    let server = Server::new(h.driver().await)
-        .subscribe_with(subscription, see)
-        .with_state(again.clone());
-    let server = Started::start(server).await;
-    sleep(h.invisible() + h.bounds().redelivery_late).await;
-    server.stop(h.invisible()).await.expect("a clean stop");
-    assert!(again.all().is_empty(), "seen again: {:?}", again.ids());
-}
-
-/// D17 on batches that are units: what is done behind a message that is handed back is told to come
-/// again, and comes again.
-///
-/// # Panics
-///
-/// It is told to be confirmed, or does not come.
-pub async fn d17_what_is_done_behind_a_message_that_is_handed_back_comes_again<H: Harness>(h: &H) {
-    if cannot_order(h).await {
-        return;
-    }
-    let (place, fifo) = any_place(h, "d17-unit").await;
-    publish_all(h, [of_group(&place.topic, "one", 3)]).await;
-    let consumer = consumer(h, &place, fifo).await;
-    let leases = receive(h, &consumer, &place.topic, 1).await;
-    if leases.len() < 3 || leases.iter().any(|leased| leased.place.is_none()) {
-        // This broker settles every message for itself.
-        return;
-    }
-    let ids: Vec<_> = leases.iter().map(|l| l.delivery.id().clone()).collect();
-    let mut leases = leases.into_iter().map(|leased| leased.lease);
-    let mut settle = |number: u64, how| {
-        consumer.settle(Ticket::new(number), leases.next().unwrap(), how);
-    };
-    settle(0, Settlement::Ack);
-    settle(1, Settlement::HandBack);
-    settle(2, Settlement::Ack);
-    let answers = answers::<H>(&consumer, 3).await;
-    let kept: Vec<_> = answers.into_values().collect();
-    assert_eq!(kept, [true, true, false], "the last is told to come again");
-    let again = receive(h, &consumer, &place.topic, 2).await;
-    let again: Vec<_> = again.iter().map(|l| l.delivery.id().clone()).collect();
-    assert_eq!(again, ids[1..]);
-    close::<H>(consumer).await;
-}
-
 /// A subscription that differs from its group in keeping order is refused when it binds.
 ///
 /// # Panics
@@ -366,7 +333,7 @@ pub async fn a_group_and_its_subscriptions_agree_on_order<H: Harness>(h: &H) {
     }
     let (ordered, fifo) = place(h, "agree").await;
     let plain = Place::new(h, "agree-plain").await;
-    super::prime(h, &plain.topic, &plain.group).await;
+    prime(h, &plain.topic, &plain.group).await;
     let wrong = [
         (&ordered.group, ordered.subscription(h)),
         (&plain.group, plain.subscription(h).fifo()),
@@ -387,73 +354,4 @@ pub async fn a_group_and_its_subscriptions_agree_on_order<H: Harness>(h: &H) {
         .stop(h.invisible())
         .await
         .expect("a clean stop");
-}
-
-/// Ordered where the driver can.
-async fn any_place<H: Harness>(h: &H, hint: &str) -> (Place, bool) {
-    if cannot_order(h).await {
-        let place = Place::new(h, hint).await;
-        super::prime(h, &place.topic, &place.group).await;
-        return (place, false);
-    }
-    (place(h, hint).await.0, true)
-}
-
-/// Six messages, each of a group of its own if there are groups.
-fn of_groups_if(topic: &Topic, groups: bool) -> Vec<Message> {
-    let message = |n: usize| {
-        let message = Message::new(topic, n.to_string());
-        if groups {
-            message.group(format!("g{n}"))
-        } else {
-            message
-        }
-    };
-    (0..6).map(message).collect()
-}
-
-type ConsumerOf<H> = <<H as Harness>::Driver as Driver>::Consumer;
-type LeasedOf<H> = Leased<<ConsumerOf<H> as Consumer>::Lease>;
-
-async fn consumer<H: Harness>(h: &H, place: &Place, fifo: bool) -> ConsumerOf<H> {
-    let topics = vec![TopicSpec::new(&place.topic, Filter::All)];
-    let spec = GroupSpec::new(&place.group, topics, h.invisible()).fifo(fifo);
-    let joined = h.driver().await.consumer(spec, start_context()).await;
-    joined.expect("the group is joined")
-}
-
-/// Receives at least `least` messages.
-async fn receive<H: Harness>(
-    h: &H,
-    consumer: &ConsumerOf<H>,
-    topic: &Topic,
-    least: usize,
-) -> Vec<LeasedOf<H>> {
-    let mut all = Vec::new();
-    let until = Instant::now() + h.bounds().deliver;
-    while all.len() < least {
-        let received = consumer.receive(topic, Room::new(32, 1 << 20));
-        let left = until.saturating_duration_since(Instant::now());
-        let received = timeout(left, received).await.expect("messages in time");
-        all.extend(received.expect("a receive"));
-    }
-    all
-}
-
-/// Which of the first `count` settlements were confirmed.
-async fn answers<H: Harness>(consumer: &ConsumerOf<H>, count: usize) -> BTreeMap<u64, bool> {
-    let mut answers = BTreeMap::new();
-    while answers.len() < count {
-        for settled in consumer.settled().await {
-            answers.insert(settled.ticket.number(), settled.result.is_ok());
-        }
-    }
-    answers
-}
-
-async fn close<H: Harness>(consumer: ConsumerOf<H>) {
-    consumer.stop_receiving().await;
-    let by = Instant::now() + Duration::from_secs(5);
-    // A lease that is still out does not matter here.
-    let _ = consumer.close(by).await;
 }

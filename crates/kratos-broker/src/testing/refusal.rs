@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kratos::Server as _;
 
-use super::{Harness, Place, start_context};
+use super::{Harness, place::Place, start_context};
 use crate::{Bytes, Driver, Message, Publisher, RecallHandle, Server};
 
 async fn ignore(_: Bytes) {}

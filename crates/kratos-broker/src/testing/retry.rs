@@ -4,10 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::Mutex, time::Instant};
 
-use super::{Harness, Place, Started, delivery::Seen, delivery::see, eventually, prime};
-use crate::{
-    AnyError, Attempt, Bytes, Delivery, Json, Message, MessageId, Publisher, Server, State,
+use super::{
+    Harness, Started, eventually,
+    place::{Place, prime},
+    witness::{Seen, publish, see},
 };
+use crate::{AnyError, Attempt, Bytes, Delivery, Json, Message, Server, State};
 
 /// R1: a failed message comes again not before its back-off, and not much later.
 ///
@@ -189,12 +191,4 @@ pub async fn r7_cancellation_by_shutdown_is_no_failure<H: Harness>(h: &H) {
     let spent = u32::from(crate::Driver::capabilities(&counted).counts_hand_back());
     assert_eq!(again.all()[0].attempt(), 1 + spent);
     assert!(h.dead_letters(&place.group).await.is_empty());
-}
-
-pub(super) async fn publish<H: Harness>(h: &H, message: Message) -> MessageId {
-    Publisher::new(h.driver().await)
-        .publish(message)
-        .await
-        .expect("a publish")
-        .id
 }

@@ -66,6 +66,12 @@ impl Started {
         self.trigger.request(Instant::now() + by);
     }
 
+    /// Ends the server without a word to anybody, as a crash does; returns when it is gone.
+    pub async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+
     /// Asks the server to cancel its handlers.
     pub fn force(&self) {
         self.trigger.force();

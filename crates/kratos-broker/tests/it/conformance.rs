@@ -15,6 +15,8 @@ use kratos_broker::{
 struct Memory {
     broker: Broker,
     units: bool,
+    /// The kind that the largest law is tried on.
+    plain: bool,
     names: AtomicU32,
 }
 
@@ -49,8 +51,18 @@ impl Harness for Memory {
         self.broker.dead_letters(group)
     }
 
+    async fn stop_broker(&self) -> bool {
+        self.broker.disconnect();
+        true
+    }
+
+    async fn restart_broker(&self) {
+        self.broker.reconnect();
+    }
+
     fn invisible(&self) -> Duration {
-        Duration::from_secs(1)
+        // What a process keeps that gets a tenth of a core.
+        Duration::from_secs(3)
     }
 
     fn bounds(&self) -> Bounds {
@@ -59,12 +71,20 @@ impl Harness for Memory {
             prime: Duration::from_millis(10),
             // The store looks through all that wait for each receive.
             per_group: if self.units { 1_000 } else { 50 },
+            backlog: if self.plain { 100_000 } else { 5_000 },
             ..Bounds::default()
         }
     }
 }
 
-kratos_broker::conformance!(Memory::default());
+fn plain() -> Memory {
+    Memory {
+        plain: true,
+        ..Memory::default()
+    }
+}
+
+kratos_broker::conformance!(plain());
 
 mod hand_back_spends_an_attempt {
     use super::*;

@@ -22,4 +22,5 @@ mod replay;
 mod retries;
 mod stop;
 mod support;
+mod test_app;
 mod ui;

@@ -128,14 +128,15 @@ async fn protobuf_and_codecs_of_ones_own_say_what_they_are() {
 }
 
 fn find(name: &str) -> Vec<SpanData> {
-    let spans = spans().get_finished_spans().unwrap();
+    let spans = spans("trace-in").get_finished_spans().unwrap();
     spans.into_iter().filter(|span| span.name == name).collect()
 }
 
 /// The trace goes `conformance` → `send t-in` → `process t-in` → `send t-out` → `process t-out`.
 #[tokio::test(start_paused = true)]
 async fn a_value_published_inside_a_handler_belongs_to_the_trace_of_its_message() {
-    spans();
+    spans("trace-in");
+    spans("trace-out");
     let broker = Broker::new();
     let onward = TopicPublisher::json(Publisher::new(broker.clone()), "trace-out");
     let pass_on = |State(onward): State<TopicPublisher<Broker, Order>>,

@@ -9,7 +9,7 @@ use kratos_broker::{
     Delivery, DeliveryParts, Group, Headers, Resolution, Topic,
     testing::{Bounds, Harness, TopicKind},
 };
-use kratos_rocketmq::Client;
+use kratos_rocketmq::{Client, testing};
 use rocketmq_devbroker::{DevBroker, GroupConfig, StoredMessage, TopicType};
 
 struct Dev {
@@ -40,7 +40,7 @@ impl Harness for Dev {
     type Driver = Client;
 
     async fn driver(&self) -> Client {
-        Client::of(self.broker.clone())
+        testing::of(self.broker.clone())
     }
 
     async fn topic(&self, hint: &str) -> Topic {
@@ -69,7 +69,7 @@ impl Harness for Dev {
     }
 
     async fn checking_driver(&self, topic: &Topic, answer: Resolution) -> Client {
-        let client = Client::of(self.broker.clone());
+        let client = testing::of(self.broker.clone());
         client.transaction_checker(topic.as_str(), move |_| std::future::ready(answer))
     }
 
@@ -91,8 +91,18 @@ impl Harness for Dev {
             .collect()
     }
 
+    async fn stop_broker(&self) -> bool {
+        self.broker.stop().await;
+        true
+    }
+
+    async fn restart_broker(&self) {
+        self.broker.restart().await.unwrap();
+    }
+
     fn invisible(&self) -> Duration {
-        Duration::from_secs(1)
+        // What a process keeps that gets a tenth of a core.
+        Duration::from_secs(3)
     }
 
     fn bounds(&self) -> Bounds {
@@ -100,6 +110,10 @@ impl Harness for Dev {
             redelivery_late: Duration::from_secs(1),
             prime: Duration::from_millis(300),
             per_group: 20,
+            // Each costs the client, the broker and their wire some milliseconds, unoptimised.
+            many: 2_000,
+            backlog: 2_000,
+            stops: 20,
             ..Bounds::default()
         }
     }

@@ -5,6 +5,7 @@ mod batches;
 mod config;
 mod dead_letters;
 mod errors;
+mod kratos_transport;
 mod laws;
 mod ordered;
 mod outbox;
