@@ -48,6 +48,8 @@ macro_rules! __laws {
             batch {
                 d20_a_batch_that_failed_in_part_redelivers_only_the_failed,
                 t3_a_batch_is_linked_to_every_sender,
+                r3_a_body_of_a_batch_that_cannot_be_decoded_is_a_dead_letter_by_itself,
+                batches_keep_the_order_of_message_groups_while_messages_fail,
             }
             settling {
                 d17_settling_out_of_order_is_safe,
