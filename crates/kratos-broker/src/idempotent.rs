@@ -197,7 +197,7 @@ impl<S: Store> IdempotentLayer<S> {
     }
 
     /// Sets for how long a mark lasts whose process died: 1 minute by default, 100 ms at least.
-    /// While a handler runs its mark is extended three times as often.
+    /// While a handler runs, its mark is extended, three times per hold.
     #[must_use]
     pub fn hold(self, hold: Duration) -> Self {
         self.change(|settings| settings.hold = hold.max(HOLD_MIN))
