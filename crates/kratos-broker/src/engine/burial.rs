@@ -61,7 +61,7 @@ struct Burial {
 pub(crate) struct Grave {
     letter: Message,
     reason: Reason,
-    /// The attempt that failed last.
+    /// The attempt that failed last: the parent of the publish.
     context: Option<SpanContext>,
 }
 
@@ -121,11 +121,13 @@ impl Undertaker {
         failure: &Failure,
         span: &Span,
     ) -> Box<Grave> {
-        let attempt = job.attempt();
+        let (delivery, attempt) = (&job.delivery, job.attempt());
+        // Without a span the trace is one that is not sampled, and stays so.
+        let sender = || trace::extract(|name| delivery.headers().get(name));
         Box::new(Grave {
-            letter: dead_letter::letter(&self.topic, &job.delivery, attempt, reason, failure),
+            letter: dead_letter::letter(&self.topic, delivery, attempt, reason, failure),
             reason,
-            context: trace::of(span),
+            context: trace::of(span).or_else(sender),
         })
     }
 
