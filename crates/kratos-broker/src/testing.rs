@@ -118,6 +118,7 @@ pub mod lease;
 pub mod load;
 pub mod membership;
 pub mod order;
+pub mod outage;
 mod place;
 pub mod refusal;
 pub mod retry;

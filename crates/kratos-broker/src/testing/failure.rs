@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+        atomic::{AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -12,13 +12,11 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Harness, eventually,
-    place::{Place, numbered, prime},
+    place::{Place, prime},
     trace::{attribute, named, spans},
-    witness::{Seen, publish, publish_all, serve, serve_seen, stop},
+    witness::{Seen, publish, serve, serve_seen, stop},
 };
-use crate::{
-    AnyError, Backoff, DeadLetter, Deadline, Delivery, Disposition, KillSwitch, Message, Policy,
-};
+use crate::{AnyError, Backoff, DeadLetter, Deadline, Delivery, Disposition, Message, Policy};
 
 /// R2 in mode Native: a message that always fails is tried as often as the policy says, then it is a
 /// dead letter: once, as it was published. The spans of its attempts say what failed.
@@ -133,74 +131,6 @@ pub async fn r2_t8_a_dead_letter_topic_is_told_why_and_keeps_the_trace<H: Harnes
     assert_eq!(told.map(|(name, _)| (name, header(name))), told);
     assert!(header(DeadLetter::ERROR_TYPE).contains("AnyError"));
     assert_eq!(counters.stats().dead_lettered, 1);
-    assert!(h.dead_letters(&place.group).await.is_empty());
-}
-
-/// R8: while everything fails the kill switch tries one message at a time: the backlog costs few
-/// attempts and no dead letter; once the fault is mended everything is handled.
-///
-/// # Panics
-///
-/// More is tried, a message is given up, or the subscription does not go on.
-pub async fn r8_the_kill_switch_spares_the_backlog<H: Harness>(h: &H) {
-    const LANES: usize = 4;
-    const PREFETCH: usize = 16;
-    const IN_A_ROW: u32 = 10;
-    const PAUSE: Duration = Duration::from_secs(1);
-    let place = Place::new(h, "r8").await;
-    prime(h, &place.topic, &place.group).await;
-    let broken = Arc::new(AtomicBool::new(true));
-    let handler = {
-        let broken = broken.clone();
-        move |_: Delivery| {
-            let broken = broken.load(Relaxed);
-            async move {
-                if broken {
-                    return Err(AnyError::msg("the database is away"));
-                }
-                Ok(())
-            }
-        }
-    };
-    let switch = KillSwitch::new()
-        .failures_in_a_row(IN_A_ROW)
-        .pause(PAUSE)
-        .max_pause(PAUSE);
-    let subscription = place
-        .subscription(h)
-        .concurrency(LANES)
-        .prefetch(PREFETCH)
-        .kill_switch(switch);
-    let messages = h.bounds().many / 10;
-    let parts = (0..10).map(|_| numbered(&place.topic, messages / 10).collect());
-    let published = publish_all(h, parts).await.len() as u64;
-    let (server, counters) = serve(h, subscription, handler).await;
-    let within = h.bounds().deliver;
-    eventually("it pauses", within, || counters.stats().switch_opened >= 1).await;
-    let opened = Instant::now();
-    let probes = counters.stats().failed + 3;
-    eventually("it probes", within, || counters.stats().failed >= probes).await;
-    let stats = counters.stats();
-    let pauses = opened.elapsed().as_secs() / PAUSE.as_secs() + 1;
-    // What ran when it opened, and one message after each pause.
-    let tries = u64::from(IN_A_ROW) + LANES as u64 + pauses;
-    assert!(stats.failed <= tries, "{} tries: {stats:?}", stats.failed);
-    // What is here is kept: only what failed before it opened can come again.
-    let held = (LANES + PREFETCH) as u64 + stats.failed;
-    assert!(
-        stats.received <= held,
-        "{} received: {stats:?}",
-        stats.received
-    );
-
-    broken.store(false, Relaxed);
-    let late = PAUSE + h.invisible() + h.bounds().redelivery_late;
-    eventually("all are handled", within + late, || {
-        counters.stats().handled >= published
-    })
-    .await;
-    stop(server).await;
-    assert_eq!(counters.stats().dead_lettered, 0);
     assert!(h.dead_letters(&place.group).await.is_empty());
 }
 

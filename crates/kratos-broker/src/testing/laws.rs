@@ -80,9 +80,12 @@ macro_rules! __laws {
             failure {
                 r2_attempts_are_capped_and_the_dead_letter_comes_once,
                 r2_t8_a_dead_letter_topic_is_told_why_and_keeps_the_trace,
-                r8_the_kill_switch_spares_the_backlog,
                 r5_a_fatal_failure_ends_the_server_and_loses_nothing,
                 r6_a_retry_gets_a_fresh_deadline,
+            }
+            outage {
+                r8_an_outage_costs_few_attempts_and_no_dead_letter,
+                r8_an_outage_keeps_the_order,
             }
             shutdown {
                 s1_messages_in_flight_are_acknowledged_at_stop,

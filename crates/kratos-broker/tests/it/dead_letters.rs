@@ -425,3 +425,64 @@ async fn a_dead_letter_of_a_dead_letter_tells_of_the_newest_failure() {
     started.stop(Duration::from_secs(5)).await.unwrap();
     watcher.stop(secs(5)).await.unwrap();
 }
+
+/// T6 and T8, and the reason in the span: the send of the dead letter is a child of the attempt
+/// that failed, linked to where the message came from; of an unsampled trace there is none.
+#[tokio::test(start_paused = true)]
+async fn the_span_of_the_last_attempt_tells_why_and_an_unsampled_trace_stays_so() {
+    const UNSAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+    for topic in ["of-span", "dead-of-span"] {
+        kratos_broker::testing::trace::spans(topic);
+    }
+    let exporter = kratos_broker::testing::trace::spans("of-span");
+    let broker = Broker::new();
+    let (dead, watcher) = watch(&broker, "dead-of-span").await;
+    let subscription = Subscription::new("of-span", "g")
+        .policy(Policy::new().max_attempts(2))
+        .dead_letter(DeadLetter::topic("dead-of-span"));
+    let router = Router::new().subscribe_with(subscription, || async { failed() });
+    let started = Started::start(server(&broker, router)).await;
+    publish(
+        &broker,
+        Message::new("of-span", "x").header("traceparent", UNSAMPLED),
+    )
+    .await;
+    publish(&broker, Message::new("of-span", "sampled")).await;
+    until("both are published", || dead.len() == 2).await;
+    started.stop(secs(5)).await.unwrap();
+    watcher.stop(secs(5)).await.unwrap();
+
+    let spans = exporter.get_finished_spans().unwrap();
+    let named = |name: &str| {
+        spans
+            .iter()
+            .filter(|span| span.name == name)
+            .collect::<Vec<_>>()
+    };
+    let attempts = named("process of-span");
+    let attribute = |at: usize, name: &str| {
+        let attributes = &attempts[at].attributes;
+        let found = attributes.iter().find(|pair| pair.key.as_str() == name);
+        found.map(|pair| pair.value.to_string())
+    };
+    assert_eq!(attempts.len(), 2);
+    assert_eq!(attribute(0, "dead_letter.reason"), None);
+    assert_eq!(
+        attribute(1, "dead_letter.reason").as_deref(),
+        Some("exhausted")
+    );
+    assert_eq!(
+        attribute(1, "dead_letter.topic").as_deref(),
+        Some("dead-of-span")
+    );
+    assert!(attribute(1, "error.type").is_some_and(|of| of.ends_with("AnyError")));
+    let sent = named("send dead-of-span");
+    assert_eq!(sent.len(), 1, "one trace is sampled");
+    assert_eq!(sent[0].parent_span_id, attempts[1].span_context.span_id());
+    let carried = |letter: &Delivery| header(letter, "traceparent").to_owned();
+    let of_body = |body: &str| dead.all().into_iter().find(|letter| letter.body() == body);
+    assert_eq!(carried(&of_body("x").unwrap()), UNSAMPLED);
+    let origin = sent[0].links[0].span_context.span_id().to_string();
+    let traceparent = carried(&of_body("sampled").unwrap());
+    assert!(traceparent.contains(&origin), "{traceparent}: {origin}");
+}
