@@ -178,3 +178,39 @@ impl LaneCell {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_meant_for_the_message_before_means_nothing_to_the_next() {
+        let cell = LaneCell::new(Arc::default());
+        let (first, second) = (Ticket::new(1), Ticket::new(2));
+        cell.begin(first);
+        let token = cell.token(first);
+        cell.cancel(first, Cancel::LeaseLost);
+        assert_eq!(cell.cancelled(), Some(Cancel::LeaseLost));
+        cell.end();
+        cell.begin(second);
+        assert_eq!(cell.cancelled(), None);
+        cell.fire();
+        assert!(!token.is_cancelled(), "its message was over");
+        cell.cancel(first, Cancel::Shutdown);
+        assert_eq!(cell.cancelled(), None);
+        assert!(cell.token(first).is_cancelled(), "it runs no longer");
+        cell.cancel(second, Cancel::Shutdown);
+        cell.cancel(second, Cancel::LeaseLost);
+        assert_eq!(cell.cancelled(), Some(Cancel::Shutdown), "the first counts");
+    }
+
+    #[test]
+    fn whatever_cancels_one_of_a_batch_cancels_the_batch() {
+        let cell = LaneCell::of_batch(Arc::default());
+        let token = cell.token(Ticket::new(1));
+        cell.cancel(Ticket::new(2), Cancel::LeaseLost);
+        assert_eq!(cell.cancelled(), Some(Cancel::LeaseLost));
+        cell.fire();
+        assert!(token.is_cancelled());
+    }
+}

@@ -145,3 +145,85 @@ impl Load {
         self.places = self.wanted.max(self.places.saturating_sub(retired));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Limit = Limit {
+        messages: 48,
+        messages_max: 528,
+        bytes: 1 << 20,
+        max_hold: Duration::from_secs(3600),
+    };
+
+    /// Receives all there is room for, and settles so many.
+    fn turn(load: &mut Load, settled: usize, now: Instant) -> usize {
+        let room = load.room(0, now).messages;
+        (0..room).for_each(|_| load.enter(1));
+        for _ in 0..settled {
+            let _ = load.settle();
+            load.leave(1, true);
+        }
+        room
+    }
+
+    #[test]
+    fn what_is_settled_takes_no_room() {
+        let (mut load, now) = (Load::new(LIMIT), Instant::now());
+        assert_eq!(turn(&mut load, 0, now), 48);
+        assert_eq!(load.room(1, now).messages, 0);
+        assert!(load.settle(), "the intake has the room that it waits for");
+        assert!(!load.settle(), "it is told once");
+        assert_eq!((load.room(0, now).messages, load.in_flight()), (2, 48));
+    }
+
+    #[test]
+    fn room_grows_with_the_pace_of_the_handlers_up_to_its_limit() {
+        let (mut load, mut now) = (Load::new(LIMIT), Instant::now());
+        for _ in 0..50 {
+            turn(&mut load, 48, now);
+            now += PACE;
+        }
+        // 48 in 10 ms are 240 in 50 ms.
+        assert_eq!(load.places, 240);
+        for _ in 0..50 {
+            turn(&mut load, 240, now);
+            now += PACE;
+        }
+        assert_eq!(load.places, LIMIT.messages_max);
+    }
+
+    #[test]
+    fn room_shrinks_only_as_messages_go() {
+        let (mut load, mut now) = (Load::new(LIMIT), Instant::now());
+        for settled in [48, 48, 48] {
+            turn(&mut load, settled, now);
+            now += PACE;
+        }
+        let mut told = load.room(0, now).messages;
+        while load.places > LIMIT.messages {
+            // A slow handler: one message at a time.
+            now += PACE;
+            if load.open == 0 {
+                load.enter(1);
+                told -= 1;
+            }
+            let _ = load.settle();
+            load.leave(1, true);
+            let room = load.room(0, now).messages;
+            assert!(room >= told, "{room} of {told} promised");
+            told = room;
+        }
+    }
+
+    #[test]
+    fn slow_handlers_get_no_more_than_the_least() {
+        let (mut load, mut now) = (Load::new(LIMIT), Instant::now());
+        for _ in 0..50 {
+            turn(&mut load, 3, now);
+            now += PACE;
+        }
+        assert_eq!(load.places, LIMIT.messages);
+    }
+}
