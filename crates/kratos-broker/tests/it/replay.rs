@@ -6,8 +6,8 @@ use std::{
 };
 
 use kratos_broker::{
-    Delivery, Message, Publisher, REPLAYED_ID, Replay, ReplayEnded, Router, memory::Broker,
-    testing::Started,
+    DeadLetter, Delivery, Message, Publisher, REPLAYED_ID, Rejection, Replay, ReplayEnded, Router,
+    Subscription, memory::Broker, testing::Started,
 };
 use tokio::time::{Instant, sleep};
 
@@ -256,4 +256,48 @@ async fn a_run_that_is_told_to_stop_hands_back_and_one_that_is_dropped_loses_not
     sleep(secs(61)).await;
     let report = replay().run(&publisher, pending(), |_| {}).await.unwrap();
     assert_eq!(report.replayed, 20);
+}
+
+/// The whole way: given up by the engine to a topic, sent back without being told where to.
+#[tokio::test(start_paused = true)]
+async fn what_the_engine_gave_up_to_a_topic_finds_its_way_back() {
+    let broker = Broker::new();
+    let publisher = Publisher::new(broker.clone());
+    let log = Log::default();
+    let handler = {
+        let log = log.clone();
+        move |delivery: Delivery| {
+            let log = log.clone();
+            async move {
+                if delivery.headers().contains(REPLAYED_ID) {
+                    log.add(delivery);
+                    return Ok(());
+                }
+                Err(Rejection::poison("on purpose"))
+            }
+        }
+    };
+    let subscription = Subscription::new("orders", "g").dead_letter(DeadLetter::topic("dead"));
+    let router = Router::new().subscribe_with(subscription, handler);
+    let started = Started::start(server(&broker, router)).await;
+    let order = Message::new("orders", "o1").key("k").group("g1");
+    let id = publish(&broker, order).await;
+    until("it is given up", || broker.backlog("orders", "g") == 0).await;
+    let report = replay()
+        .id(&id)
+        .error_type(std::any::type_name::<Rejection>())
+        .only(|letter| letter.reason() == Some("poison"))
+        .run(&publisher, pending(), |_| {})
+        .await
+        .unwrap();
+    assert_eq!(report.replayed, 1);
+    until("it is back", || log.len() == 1).await;
+    let back = &log.all()[0];
+    assert_eq!(
+        (text(back).as_str(), back.message_group()),
+        ("o1", Some("g1"))
+    );
+    assert_eq!(back.headers().get(REPLAYED_ID), Some(id.as_str()));
+    assert!(!back.headers().contains(DeadLetter::REASON));
+    started.stop(secs(5)).await.unwrap();
 }
