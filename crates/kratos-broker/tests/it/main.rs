@@ -22,5 +22,6 @@ mod replay;
 mod retries;
 mod stop;
 mod support;
+mod table;
 mod test_app;
 mod ui;

@@ -4,9 +4,11 @@
 use axum::{Router, body::Body};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
+use kratos::{App, grpc, http as web};
+use kratos_broker::{Bytes, testing::TestApp};
 use kratos_rocketmq as rocketmq;
 use report_proto::{PostReportRequest, report_service_server::ReportService};
-use report_service::Reports;
+use report_service::{Reports, TOPIC_EVENT, TOPIC_USER};
 use serde_json::{Value, json};
 use tonic::Code;
 use tower::ServiceExt;
@@ -97,4 +99,53 @@ async fn a_wrong_report_is_an_invalid_argument_over_grpc() {
         .await
         .unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
+}
+
+/// The whole App on a paused clock: HTTP, gRPC and messages.
+#[tokio::test(start_paused = true)]
+async fn what_is_posted_over_http_and_grpc_is_published_and_consumed() {
+    async fn ignore(_: Bytes) {}
+    let client = rocketmq::testing::embedded();
+    let reports = Reports::new(client.publisher());
+    let routes = report_service::routes(reports.clone());
+    let any = ([127, 0, 0, 1], 0).into();
+    let http_config = web::Config {
+        addr: any,
+        ..web::Config::default()
+    };
+    let grpc_config = grpc::Config {
+        addr: any,
+        ..grpc::Config::default()
+    };
+    let consumer = rocketmq::Server::new(client.clone())
+        .subscribe(TOPIC_EVENT, "saver", ignore)
+        .subscribe(TOPIC_USER, "saver", ignore);
+    let app = App::new()
+        .resource(client.clone())
+        .server(web::Server::new(http_config, routes.clone()))
+        .server(
+            grpc::Server::new(grpc_config).add_service(report_service::service(reports.clone())),
+        )
+        .server(consumer);
+    let app = TestApp::start(&client, app).await;
+
+    // Not through the sockets: a paused clock does not wait for them.
+    assert_eq!(post(&routes, EVENT).await.0, StatusCode::OK);
+    let user = PostReportRequest {
+        report_type: "user".to_owned(),
+        event_name: "login".to_owned(),
+        ..PostReportRequest::default()
+    };
+    reports
+        .post_report(tonic::Request::new(user))
+        .await
+        .unwrap();
+    app.settle().await;
+
+    let published = (app.published(TOPIC_EVENT), app.published(TOPIC_USER));
+    assert_eq!((published.0.len(), published.1.len()), (1, 1));
+    let event: Value = serde_json::from_slice(published.0[0].body()).unwrap();
+    assert!(event.to_string().contains("login"), "{event}");
+    assert_eq!(app.consumed("saver").len(), 2);
+    app.stop().await.unwrap();
 }

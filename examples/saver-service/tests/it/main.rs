@@ -6,18 +6,15 @@ use std::{path::PathBuf, time::Duration};
 use axum::body::Body;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use kratos::{App, Phase, Resource, SignalSender, Signals, StartContext};
-use kratos_broker::Message;
-use kratos_rocketmq::{Client, Server};
+use kratos::{App, Resource, Signals, StartContext};
+use kratos_broker::{Message, testing::TestApp};
+use kratos_rocketmq::{Client, Server, testing};
 use report_proto::{AcceptStatusReportData, RealTimeWarehousingData};
 use rocketmq_devbroker::DevBroker;
 use saver_service::{Config, GROUP, Store, TOPIC_EVENT, TOPIC_USER, save_event, save_status};
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
-use tokio::{
-    task::JoinHandle,
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
 
 /// How long a test waits for what must happen.
@@ -26,17 +23,15 @@ const PATIENCE: Duration = Duration::from_secs(30);
 struct Saver {
     folder: TempDir,
     broker: DevBroker,
-    client: Client,
     store: Store,
-    signals: SignalSender,
-    app: JoinHandle<kratos::Result<()>>,
+    app: TestApp<Client>,
 }
 
 impl Saver {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let broker = DevBroker::in_memory();
-        let client = Client::of(broker.clone());
+        let client = testing::of(broker.clone());
         let store = Store::new(Config {
             path: folder.path().join("rows.sqlite"),
         });
@@ -44,22 +39,15 @@ impl Saver {
             .subscribe(TOPIC_EVENT, GROUP, save_event)
             .subscribe(TOPIC_USER, GROUP, save_status)
             .with_state(store.clone());
-        let (signals, source) = Signals::channel();
         let app = App::new()
-            .signals(source)
             .resource(store.clone())
             .resource(client.clone())
             .server(server);
-        let handle = app.handle();
-        let app = tokio::spawn(app.run());
-        let phase = timeout(PATIENCE, handle.reached(Phase::Ready)).await;
-        assert_eq!(phase.expect("the saver is up in time"), Phase::Ready);
+        let app = TestApp::start(&client, app).await;
         Self {
             folder,
             broker,
-            client,
             store,
-            signals,
             app,
         }
     }
@@ -74,7 +62,7 @@ impl Saver {
             ..RealTimeWarehousingData::default()
         };
         let message = Message::json(TOPIC_EVENT, &event).unwrap();
-        self.client.publisher().publish(message).await.unwrap();
+        self.app.publish(message).await;
     }
 
     async fn names(&self) -> Vec<String> {
@@ -127,12 +115,7 @@ impl Saver {
     }
 
     async fn stop(self) {
-        self.signals.send();
-        timeout(PATIENCE, self.app)
-            .await
-            .expect("the saver ends")
-            .unwrap()
-            .unwrap();
+        self.app.stop().await.unwrap();
     }
 }
 
@@ -140,14 +123,15 @@ impl Saver {
 async fn both_topics_are_stored_and_listed_newest_first() {
     let saver = Saver::start().await;
     saver.post_event("login").await;
-    saver.wait_for(&["login"]).await;
+    saver.app.settle().await;
     let status = AcceptStatusReportData {
         part_event: Some("signup".to_owned()),
         ..AcceptStatusReportData::default()
     };
     let message = Message::json(TOPIC_USER, &status).unwrap();
-    saver.client.publisher().publish(message).await.unwrap();
-    saver.wait_for(&["login", "signup"]).await;
+    saver.app.publish(message).await;
+    saver.app.settle().await;
+    assert_eq!(saver.names().await, ["login", "signup"]);
     let newest = saver.store.newest(1).await.unwrap();
     assert_eq!(newest[0].event_name, "signup");
     saver.stop().await;
@@ -191,21 +175,14 @@ async fn a_database_that_is_gone_is_waited_for() {
 #[tokio::test]
 async fn a_body_that_is_no_json_is_a_dead_letter_and_the_next_message_is_stored() {
     let saver = Saver::start().await;
-    let publisher = saver.client.publisher();
-    publisher
-        .publish(Message::new(TOPIC_EVENT, "{not json"))
-        .await
-        .unwrap();
+    let bad = Message::new(TOPIC_EVENT, "{not json");
+    saver.app.publish(bad).await;
     saver.post_event("login").await;
-    saver.wait_for(&["login"]).await;
-    let start = Instant::now();
-    while saver.broker.dead_letters(GROUP).is_empty() {
-        assert!(start.elapsed() < PATIENCE, "no dead letter");
-        sleep(Duration::from_millis(20)).await;
-    }
-    let letters = saver.broker.dead_letters(GROUP);
+    saver.app.settle().await;
+    assert_eq!(saver.names().await, ["login"]);
+    let letters = saver.app.dead_letters(GROUP);
     assert_eq!(letters.len(), 1);
-    assert_eq!(letters[0].body, "{not json", "the raw bytes are kept");
+    assert_eq!(letters[0].body(), "{not json", "the raw bytes are kept");
     saver.stop().await;
 }
 
@@ -223,6 +200,17 @@ async fn a_message_that_comes_again_is_stored_once_and_counted() {
     assert_eq!(store.save_event("id-1", "trace", &event).await.unwrap(), 2);
     let rows = store.newest(10).await.unwrap();
     assert_eq!((rows.len(), rows[0].deliveries), (1, 2));
+}
+
+#[tokio::test]
+async fn a_lost_acknowledgement_stores_nothing_twice() {
+    let saver = Saver::start().await;
+    saver.app.duplicate();
+    saver.post_event("login").await;
+    saver.app.settle().await;
+    let rows = saver.store.newest(10).await.unwrap();
+    assert_eq!((rows.len(), rows[0].deliveries), (1, 2));
+    saver.stop().await;
 }
 
 #[tokio::test]
