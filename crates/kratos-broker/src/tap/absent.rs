@@ -19,7 +19,6 @@ pub struct Sending(());
 pub struct Member(());
 
 #[expect(
-    clippy::unused_self,
     missing_docs,
     reason = "as with the feature, where they are documented"
 )]
@@ -35,12 +34,12 @@ impl Tap {
     }
 }
 
-#[expect(clippy::unused_self, missing_docs, reason = "as above")]
+#[expect(missing_docs, reason = "as above")]
 impl Sending {
     pub fn sent(self, _receipt: &Receipt) {}
 }
 
-#[expect(clippy::unused_self, missing_docs, reason = "as above")]
+#[expect(missing_docs, reason = "as above")]
 impl Member {
     pub fn received(&self, _lease: u64, _delivery: &Delivery) {}
 
