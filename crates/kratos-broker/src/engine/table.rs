@@ -303,8 +303,13 @@ impl<C: Consumer> Table<C> {
     /// Hands messages back that never started.
     pub(crate) fn hand_back(&self, tickets: impl IntoIterator<Item = Ticket>) {
         for ticket in tickets {
-            self.counters.handed_back();
-            self.settle(ticket, Settlement::HandBack);
+            // Lost, or on its way back already: what is behind a lost message of a batch is given
+            // up while it waits in its queue.
+            let goes = |entry: &mut Entry<C::Lease>| !entry.is_settled();
+            if self.lock().entry(ticket).is_some_and(goes) {
+                self.counters.handed_back();
+                self.settle(ticket, Settlement::HandBack);
+            }
         }
     }
 
@@ -377,13 +382,13 @@ impl<C: Consumer> Desk for Table<C> {
         let mut state = self.lock();
         let closing = state.closing;
         let entry = state.entry(ticket)?;
+        if !matches!(entry.phase, Phase::Waiting) {
+            // It was given up while it waited.
+            return None;
+        }
         if closing {
             drop(state);
             self.cut_off(ticket);
-            return None;
-        }
-        if !matches!(entry.phase, Phase::Waiting) {
-            // It was given up while it waited.
             return None;
         }
         if entry.expires_at <= now {
@@ -450,7 +455,7 @@ impl<C: Consumer> Desk for Table<C> {
         if how == Settlement::HandBack {
             let mut state = self.lock();
             if state.intake_open {
-                let Some(entry) = state.entry(ticket) else {
+                let Some(entry) = state.entry(ticket).filter(|entry| !entry.is_settled()) else {
                     return;
                 };
                 // It would come straight back to our own receive, and spend an attempt each time.
@@ -487,5 +492,73 @@ impl<C: Consumer> Desk for Table<C> {
 
     fn fatal(&self, error: kratos::Error) {
         self.fatal.set(error);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DeliveryParts, Result, Topic, clock::from_now, driver::BatchPlace};
+
+    /// Takes settlements and never answers.
+    struct Mute;
+
+    impl Consumer for Mute {
+        type Lease = ();
+
+        async fn receive(&self, _: &Topic, _: Room) -> Result<Vec<Leased<()>>> {
+            std::future::pending().await
+        }
+
+        fn settle(&self, _: Ticket, (): (), _: Settlement) {}
+
+        async fn settled(&self) -> Vec<Settled> {
+            std::future::pending().await
+        }
+
+        async fn extend(&self, (): &mut (), by: Duration) -> Result<Instant> {
+            Ok(from_now(by))
+        }
+
+        async fn stop_receiving(&self) {}
+
+        async fn close(self, _: Instant) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    /// A batch of two that is one unit, in a table.
+    fn batch_of_two(counters: &Counters) -> (Table<Mute>, [Ticket; 2]) {
+        let limit = Limit {
+            messages: 8,
+            messages_max: 8,
+            bytes: 1 << 20,
+            max_hold: Duration::from_secs(3600),
+        };
+        let table = Table::new(Arc::new(Mute), [limit], counters.clone(), Arc::default());
+        let leased = |index| Leased {
+            delivery: DeliveryParts::new("id", "t", "").into(),
+            lease: (),
+            expires_at: from_now(Duration::from_secs(10)),
+            place: Some(BatchPlace { batch: 1, index }),
+        };
+        let mut jobs = Vec::new();
+        table.insert(0, vec![leased(0), leased(1)], |_| 0, &mut jobs);
+        let tickets = [jobs[0].ticket, jobs[1].ticket];
+        (table, tickets)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_given_up_while_it_waited_is_not_handed_back_again() {
+        let counters = Counters::default();
+        let (table, [first, second]) = batch_of_two(&counters);
+        table.lost(first);
+        // The drain finds it in its queue.
+        table.hand_back([second]);
+        table.settled(vec![Settled {
+            ticket: second,
+            result: Ok(()),
+        }]);
+        assert_eq!((table.in_flight(), counters.stats().handed_back), (0, 1));
     }
 }

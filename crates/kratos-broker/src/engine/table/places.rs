@@ -144,6 +144,11 @@ impl<L> State<L> {
 // === impl Entry ===
 
 impl<L> Entry<L> {
+    /// What becomes of it is decided.
+    pub(super) fn is_settled(&self) -> bool {
+        self.settlement().is_some()
+    }
+
     /// Its handler is through with it, for good.
     pub(super) fn is_done(&self) -> bool {
         self.settlement()
