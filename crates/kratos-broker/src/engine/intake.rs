@@ -53,6 +53,23 @@ pub(crate) struct Intake<C: Consumer> {
     pub(crate) stopped: CancellationToken,
 }
 
+/// What a receive is made with.
+#[derive(Clone, Copy)]
+enum Offer {
+    /// Room that is worth asking for.
+    Portion(Room),
+    /// Only what the driver may have asked for already.
+    Owed(Room),
+}
+
+impl Offer {
+    fn room(self) -> Room {
+        match self {
+            Self::Portion(room) | Self::Owed(room) => room,
+        }
+    }
+}
+
 impl<C: Consumer> Intake<C> {
     /// Receives until it is told to stop and everything that has arrived is taken over.
     pub(crate) async fn run(self) {
@@ -65,9 +82,21 @@ impl<C: Consumer> Intake<C> {
         let mut failures: u32 = 0;
         let mut logged: Option<Instant> = None;
         let mut jobs = Vec::new();
-        while let Some(room) = self.room().await {
-            match self.table.consumer().receive(&self.topic, room).await {
+        // Of the room that was offered last, what has not come back. The driver may have asked for
+        // it, and have it by now: nobody extends a lease that is not in the table.
+        let mut owed = 0;
+        while let Some(offer) = self.offer(owed).await {
+            let room = offer.room();
+            let received = tokio::select! {
+                biased;
+                received = self.table.consumer().receive(&self.topic, room) => received,
+                // Dropping the call loses nothing.
+                () = self.portion(), if matches!(offer, Offer::Owed(_)) => continue,
+            };
+            owed = room.messages;
+            match received {
                 Ok(batch) => {
+                    owed = owed.saturating_sub(batch.len());
                     if failures > 0 {
                         failures = 0;
                         tracing::info!(topic = %self.topic, "receiving again");
@@ -105,8 +134,8 @@ impl<C: Consumer> Intake<C> {
         }
     }
 
-    /// Waits until it is worth while to receive; `None` when to stop.
-    async fn room(&self) -> Option<Room> {
+    /// Waits until there is something to receive; `None` when to stop.
+    async fn offer(&self, owed: usize) -> Option<Offer> {
         loop {
             let changed = self.hungry.notified();
             let freed = self.table.freed().notified();
@@ -116,12 +145,14 @@ impl<C: Consumer> Intake<C> {
             if self.stop.is_cancelled() {
                 return None;
             }
-            if self.routes.iter().any(|(_, queue)| queue.wants_more()) {
-                let portion = PORTION.min(self.capacity.div_ceil(2));
-                let room = self.table.room(self.number, portion);
-                if room.messages >= portion || (room.messages > 0 && self.lanes_idle()) {
-                    return Some(room);
-                }
+            let room = self.wanted();
+            if let Some(room) = room.filter(|room| self.is_portion(*room)) {
+                return Some(Offer::Portion(room));
+            }
+            // With no more room than the driver has used up already it asks for nothing.
+            let owed = room.map_or(0, |room| room.messages).min(owed);
+            if let (Some(room), 1..) = (room, owed) {
+                return Some(Offer::Owed(Room::new(owed, room.bytes)));
             }
             tokio::select! {
                 () = freed => {}
@@ -129,6 +160,41 @@ impl<C: Consumer> Intake<C> {
                 () = self.stop.cancelled() => return None,
             }
         }
+    }
+
+    /// Waits until it is worth while to ask for more, or there is nothing to be received at all.
+    async fn portion(&self) {
+        loop {
+            let changed = self.hungry.notified();
+            let freed = self.table.freed().notified();
+            tokio::pin!(changed, freed);
+            changed.as_mut().enable();
+            freed.as_mut().enable();
+            let stopped = self.stop.is_cancelled();
+            if stopped || self.wanted().is_none_or(|room| self.is_portion(room)) {
+                return;
+            }
+            tokio::select! {
+                () = freed => {}
+                () = changed => {}
+                () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// What there is room for, if anybody wants more.
+    fn wanted(&self) -> Option<Room> {
+        let wanted = self.routes.iter().any(|(_, queue)| queue.wants_more());
+        wanted.then(|| self.table.room(self.number, self.least()))
+    }
+
+    /// Room for less than that is offered only while lanes are idle.
+    fn least(&self) -> usize {
+        PORTION.min(self.capacity.div_ceil(2))
+    }
+
+    fn is_portion(&self, room: Room) -> bool {
+        room.messages >= self.least() || (room.messages > 0 && self.lanes_idle())
     }
 
     fn lanes_idle(&self) -> bool {

@@ -8,6 +8,7 @@ mod conformance;
 mod controls;
 mod dead_letters;
 mod drain;
+mod drip;
 mod failures;
 mod faults;
 mod fifo;
