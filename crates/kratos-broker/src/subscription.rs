@@ -16,6 +16,9 @@ use crate::{
 /// Most lanes of a subscription.
 pub(crate) const CONCURRENCY_MAX: usize = 4_096;
 
+/// Most messages that a subscription may prefetch.
+const PREFETCH_LIMIT: usize = 1_000_000;
+
 type KeyOf = dyn Fn(&Delivery) -> Option<u64> + Send + Sync;
 
 /// Messages that wait for a free lane: where handlers take their time, and where they do not.
@@ -129,7 +132,7 @@ impl Subscription {
     /// By default it depends on how fast the handlers are: 32, or one batch, and up to 512 as long
     /// as that is what they do in 50 ms.
     pub fn prefetch(mut self, messages: usize) -> Self {
-        self.prefetch = Some(messages);
+        self.prefetch = Some(messages.min(PREFETCH_LIMIT));
         self
     }
 

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -74,8 +74,8 @@ pub(crate) struct Burials {
     pub(crate) health: Arc<HealthBoard>,
     /// The subscription, for the health.
     pub(crate) name: String,
-    /// The last publish failed.
-    pub(crate) troubled: AtomicBool,
+    /// Letters whose last publish failed.
+    pub(crate) troubled: AtomicUsize,
     /// The broker can move messages itself.
     pub(crate) native: bool,
     /// The server begins to stop.
@@ -156,34 +156,43 @@ impl Burials {
     }
 
     async fn bury(&self, burial: Burial) {
+        let mut troubled = false;
+        self.work(&burial, &mut troubled).await;
+        // However it ended for this letter, it is no trouble any more.
+        if troubled && self.troubled.fetch_sub(1, Relaxed) == 1 {
+            self.health.recovered(&self.part());
+        }
+    }
+
+    async fn work(&self, burial: &Burial, troubled: &mut bool) {
         let (ticket, slot) = (burial.job.ticket, burial.job.slot());
         let mut failures = 0;
         // Not after its lease was lost: it comes again then.
         while self.desk.is_burying(ticket) {
-            match self.publish(&burial).await {
+            match self.publish(burial).await {
                 Published::Confirmed => {
-                    if self.troubled.swap(false, Relaxed) {
-                        self.health.recovered(&self.part());
-                    }
                     self.counters.given_up(burial.grave.reason);
                     self.desk.settle(ticket, Settlement::Ack);
                 }
                 Published::Failed(error) if error.is_invalid() && self.native => {
-                    log(&burial, &error, "moved by the broker instead");
+                    log(burial, &error, "moved by the broker instead");
                     self.counters.given_up(burial.grave.reason);
                     self.desk.settle(ticket, Settlement::DeadLetter);
                 }
                 Published::Failed(error) => {
                     failures += 1;
                     self.counters.dead_letter_failed();
-                    self.trouble(&burial, &error);
-                    let give_up = self.stop.is_cancelled() && !self.must_finish(&burial);
+                    if !std::mem::replace(troubled, true) {
+                        self.troubled.fetch_add(1, Relaxed);
+                    }
+                    self.trouble(burial, &error);
+                    let give_up = self.stop.is_cancelled() && !self.must_finish(burial);
                     if give_up {
-                        log(&burial, &error, "handed back");
+                        log(burial, &error, "handed back");
                         return self.hand_back(&burial.job);
                     }
-                    log(&burial, &error, "will try again");
-                    self.pause(BACKOFF.after(failures), &burial).await;
+                    log(burial, &error, "will try again");
+                    self.pause(BACKOFF.after(failures), burial).await;
                     continue;
                 }
                 Published::Cut => self.desk.cut_off(ticket),
@@ -230,7 +239,6 @@ impl Burials {
     }
 
     fn trouble(&self, burial: &Burial, error: &Error) {
-        self.troubled.store(true, Relaxed);
         let topic = burial.grave.letter.topic();
         let reason = format!("cannot publish dead letters to topic {topic}: {error}");
         self.health.troubled(&self.part(), reason, false);

@@ -1,6 +1,6 @@
 //! The lease keeper: keeps messages invisible to others while they wait or run here.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
@@ -20,11 +20,12 @@ pub(crate) async fn run<C: Consumer>(table: Arc<Table<C>>, invisible: Duration) 
     let tick = (invisible / TICKS_PER_LEASE).max(Duration::from_millis(1));
     let mut ticks = tokio::time::interval(tick);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut waiting: Vec<Due<C::Lease>> = Vec::new();
+    // What ends first comes first.
+    let mut waiting: VecDeque<Due<C::Lease>> = VecDeque::new();
     let mut under_way = FuturesUnordered::new();
     loop {
         while under_way.len() < EXTENSIONS_MAX {
-            let Some(due) = waiting.pop() else {
+            let Some(due) = waiting.pop_front() else {
                 break;
             };
             under_way.push(extend(table.consumer().as_ref(), due, invisible));
@@ -33,7 +34,9 @@ pub(crate) async fn run<C: Consumer>(table: Arc<Table<C>>, invisible: Duration) 
             Some((due, result)) = under_way.next() => returned(&table, due, result),
             _ = ticks.tick() => {
                 table.expire();
-                waiting.extend(table.due(invisible / 2));
+                let mut due = table.due(invisible / 2);
+                due.sort_by_key(|due| due.expires_at);
+                waiting.extend(due);
             }
         }
     }

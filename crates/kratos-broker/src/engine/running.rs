@@ -2,7 +2,7 @@
 
 use std::{
     future::poll_fn,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, atomic::AtomicUsize},
     task::Poll,
     time::Duration,
 };
@@ -146,7 +146,7 @@ impl<C: Consumer> Running<C> {
                             counters: shared.counters.clone(),
                             health: shared.health.clone(),
                             name: name.clone(),
-                            troubled: AtomicBool::new(false),
+                            troubled: AtomicUsize::new(0),
                             native: shared.capabilities.can_dead_letter(),
                             stop: self.stop.clone(),
                             cut: self.cut.clone(),
@@ -246,7 +246,9 @@ impl TopicPlan {
         Limit {
             messages: subscriptions().map(crate::Subscription::capacity).sum(),
             messages_max: subscriptions().map(crate::Subscription::capacity_max).sum(),
-            bytes: subscriptions().map(|s| s.prefetch_bytes).sum(),
+            bytes: subscriptions()
+                .map(|s| s.prefetch_bytes)
+                .fold(0, usize::saturating_add),
             max_hold: subscriptions()
                 .map(|s| s.max_hold)
                 .max()

@@ -922,3 +922,31 @@ async fn the_kill_switch_tries_one_message_and_keeps_the_rest_of_a_batch() {
     assert!(broker.dead_letters("g").is_empty());
     started.stop(secs(5)).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_starts_no_batch_that_is_being_filled() {
+    let broker = Broker::new();
+    let sizes = Log::default();
+    let handler = {
+        let sizes = sizes.clone();
+        move |batch: Batch<Delivery>| {
+            let sizes = sizes.clone();
+            async move { sizes.add(batch.len()) }
+        }
+    };
+    let settings = BatchSettings::new(100).linger(secs(30));
+    let server = server(
+        &broker,
+        Router::new().subscribe_batch(subscription(), settings, handler),
+    );
+    let controls = server.controls();
+    let started = Started::start(server).await;
+    publish_numbers(&broker, 3).await;
+    sleep(secs(1)).await;
+    assert!(controls.pause("t", "g"));
+    sleep(secs(60)).await;
+    assert_eq!(sizes.all(), Vec::<usize>::new(), "it is paused"); // today: [3]
+    controls.resume("t", "g");
+    until("they are handled", || broker.backlog("t", "g") == 0).await;
+    started.stop(secs(5)).await.unwrap();
+}

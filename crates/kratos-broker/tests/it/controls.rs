@@ -197,3 +197,31 @@ async fn a_wait_for_the_rate_limit_ends_with_a_stop() {
     assert_eq!(at.len(), 1);
     assert_eq!((broker.backlog("t", "g"), broker.held("t", "g")), (19, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_the_rate_limit_of_keyed_messages_ends_with_a_stop() {
+    let broker = Broker::new();
+    let at = Log::default();
+    let handler = {
+        let at = at.clone();
+        move || {
+            let at = at.clone();
+            async move { at.add(Instant::now()) }
+        }
+    };
+    for n in 0..20 {
+        publish(&broker, Message::new("t", "x").group(n.to_string())).await;
+    }
+    let subscription = subscription().rate_limit(RateLimit::per(1, secs(3600)));
+    let started = Started::start(server(
+        &broker,
+        Router::new().subscribe_with(subscription, handler),
+    ))
+    .await;
+    until("the first has started", || at.len() == 1).await;
+    sleep(secs(1)).await;
+    let begin = Instant::now();
+    started.stop(secs(20)).await.unwrap();
+    assert!(begin.elapsed() < secs(1), "{:?}", begin.elapsed()); // today: 19 s
+    assert_eq!((broker.backlog("t", "g"), broker.held("t", "g")), (19, 0));
+}

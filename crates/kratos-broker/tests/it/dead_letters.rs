@@ -486,3 +486,27 @@ async fn the_span_of_the_last_attempt_tells_why_and_an_unsampled_trace_stays_so(
     let traceparent = carried(&of_body("sampled").unwrap());
     assert!(traceparent.contains(&origin), "{traceparent}: {origin}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn trouble_with_dead_letters_ends_with_the_last_letter() {
+    let broker = Broker::new().max_attempts(1); // the broker gives up by itself when the lease is over
+    let subscription = to_topic()
+        .invisible_duration(secs(10))
+        .max_hold(secs(60))
+        .policy(Policy::new().max_attempts(1));
+    publish_numbers(&broker, 1).await;
+    broker.fail_publishes(u32::MAX);
+    let started = Started::start(server(
+        &broker,
+        Router::new().subscribe_with(subscription, || async { failed() }),
+    ))
+    .await;
+    until("the broker has moved it", || {
+        broker.dead_letters("g").len() == 1
+    })
+    .await;
+    broker.fail_publishes(0);
+    sleep(secs(60)).await;
+    assert_eq!(started.health(), Health::Serving); // today: Degraded
+    started.stop(secs(5)).await.unwrap();
+}

@@ -11,11 +11,14 @@ use std::{
 
 use kratos::StartContext;
 use kratos_broker::{
-    Consumer, Driver, Message, Receipt, Result, Settlement, Topic,
+    Consumer, Driver, Message, Receipt, Result, Router, Settlement, Topic,
     driver::{Capabilities, GroupSpec, Leased, Room, Settled, Ticket},
     memory::{Broker, MemoryConsumer, MemoryLease},
+    testing::Started,
 };
 use tokio::time::{Instant, sleep};
+
+use crate::support::{publish, secs, server, subscription, until};
 
 /// The memory broker with another driver.
 #[derive(Clone)]
@@ -121,4 +124,22 @@ impl Consumer for OddConsumer {
     async fn close(self, by: Instant) -> Result<()> {
         self.inner.close(by).await
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_limits_are_no_overflow() {
+    let broker = Broker::new();
+    let of = |tag: &str| {
+        subscription()
+            .tags([tag])
+            .prefetch(usize::MAX)
+            .prefetch_bytes(usize::MAX)
+    };
+    let router = Router::new()
+        .subscribe_with(of("a"), || async {})
+        .subscribe_with(of("b"), || async {});
+    let started = Started::start(server(&broker, router)).await;
+    publish(&broker, Message::new("t", "x").tag("a")).await;
+    until("it is done", || broker.backlog("t", "g") == 0).await;
+    started.stop(secs(5)).await.unwrap();
 }

@@ -29,6 +29,8 @@ enum Look {
     Hungry(Option<Instant>),
     /// It is as full as it gets.
     Full,
+    /// Nothing may start now.
+    Shut,
 }
 
 // === impl Queue ===
@@ -43,7 +45,22 @@ impl Queue {
         settings: &BatchSettings,
         alone: &(dyn Fn(&Job) -> bool + Sync),
     ) -> Option<Vec<Job>> {
-        let first = self.next().await?;
+        loop {
+            let first = self.next().await?;
+            if let Some(jobs) = self.gather(settings, alone, first).await {
+                return Some(jobs);
+            }
+        }
+    }
+
+    /// Waits for what comes with a first message; `None` if nothing may start any more: all is back
+    /// in its place then.
+    async fn gather(
+        &self,
+        settings: &BatchSettings,
+        alone: &(dyn Fn(&Job) -> bool + Sync),
+        first: Job,
+    ) -> Option<Vec<Job>> {
         let mut filling = Filling {
             settings,
             alone,
@@ -57,8 +74,13 @@ impl Queue {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let Look::Hungry(more_at) = self.fill(&mut filling) else {
-                break;
+            let more_at = match self.fill(&mut filling) {
+                Look::Hungry(more_at) => more_at,
+                Look::Full => break,
+                Look::Shut => {
+                    self.take_back(filling);
+                    return None;
+                }
             };
             if Instant::now() >= until {
                 break;
@@ -99,11 +121,31 @@ impl Queue {
         Ok(())
     }
 
+    /// Puts everything in front again, in order.
+    fn take_back(&self, filling: Filling<'_>) {
+        let mut state = self.lock();
+        for job in filling.jobs.into_iter().rev() {
+            match job.slot {
+                Some(at) => state.slots[at].jobs.push_front(job),
+                None => state.ready.push_front(Ready::Free(job)),
+            }
+        }
+        // Still busy, and listed again.
+        for at in filling.slots.into_iter().rev() {
+            state.ready.push_front(Ready::Slot(at));
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
     /// Takes what is there.
     fn fill(&self, filling: &mut Filling<'_>) -> Look {
         let mut state = self.lock();
-        if state.mode == Mode::Paused || !state.is_free() {
+        if filling.closed || state.mode == Mode::Paused {
             return Look::Full;
+        }
+        if !state.is_free() {
+            return Look::Shut;
         }
         state.unpark();
         // What has come for a key of the batch is listed nowhere: its slot is taken.

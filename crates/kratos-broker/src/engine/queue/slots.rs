@@ -126,8 +126,18 @@ impl State {
     }
 
     pub(super) fn forget_empty_slots(&mut self) {
+        // One that is listed would be let go by the next lane: a rate limit may keep that from
+        // coming.
+        for entry in std::mem::take(&mut self.ready) {
+            match entry {
+                Ready::Slot(at) if self.slots[at].jobs.is_empty() => {
+                    self.let_go(at);
+                }
+                kept => self.ready.push_back(kept),
+            }
+        }
         for at in 0..self.slots.len() {
-            // A running slot is released by its lane, an empty one that is ready by the next lane.
+            // A running slot is released by its lane.
             let slot = &mut self.slots[at];
             if slot.jobs.is_empty() && std::mem::take(&mut slot.parked) {
                 self.let_go(at);
