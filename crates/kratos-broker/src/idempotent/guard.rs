@@ -7,6 +7,7 @@ use tokio::{
     runtime::Handle,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
+use tracing::Instrument;
 
 use super::Store;
 use crate::{Failure, clock::after};
@@ -51,9 +52,10 @@ impl<S: Store> Held<S> {
             let mut handler = pin!(handler);
             let mut keep = pin!(self.keep());
             tokio::select! {
+                // After this process stood still the mark may be another's: that is looked at first.
                 biased;
-                ran = &mut handler => Some(ran),
                 () = &mut keep => None,
+                ran = &mut handler => Some(ran),
             }
         };
         match ran {
@@ -96,18 +98,11 @@ impl<S: Store> Held<S> {
     /// The message was handled: what fails here costs a second run at worst, if a duplicate comes.
     pub(super) async fn done(mut self, keep: Duration) {
         let Some(mark) = self.mark.take() else { return };
-        match timeout(TELL_MAX, self.store.done(mark, keep)).await {
-            Ok(Ok(true)) => {}
-            Ok(Ok(false)) => tracing::warn!("a message is done, but its mark had expired"),
-            Ok(Err(error)) => tracing::warn!(
-                error = %kratos::error_chain(&error),
-                "a message is done, but it could not be marked so: a duplicate would be handled"
-            ),
-            Err(_elapsed) => tracing::warn!(
-                "a message is done, but it could not be marked so within {TELL_MAX:?}: a duplicate \
-                 would be handled"
-            ),
-        }
+        let store = self.store.clone();
+        // A task of its own: the handler has run, and a call that is dropped now (its time is over,
+        // its lease is lost) must not run it again.
+        let told = tokio::spawn(tell_done(store, mark, keep).in_current_span());
+        let _ = told.await;
     }
 
     /// The handler failed: the retry is new.
@@ -127,6 +122,21 @@ impl<S: Store> Drop for Held<S> {
             let store = self.store.clone();
             runtime.spawn(async move { tell_clear(&store, mark).await });
         }
+    }
+}
+
+async fn tell_done<S: Store>(store: S, mark: S::Mark, keep: Duration) {
+    match timeout(TELL_MAX, store.done(mark, keep)).await {
+        Ok(Ok(true)) => {}
+        Ok(Ok(false)) => tracing::warn!("a message is done, but its mark had expired"),
+        Ok(Err(error)) => tracing::warn!(
+            error = %kratos::error_chain(&error),
+            "a message is done, but it could not be marked so: a duplicate would be handled"
+        ),
+        Err(_elapsed) => tracing::warn!(
+            "a message is done, but it could not be marked so within {TELL_MAX:?}: a duplicate \
+             would be handled"
+        ),
     }
 }
 

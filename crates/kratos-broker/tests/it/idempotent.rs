@@ -415,3 +415,57 @@ async fn the_memory_store_keeps_the_laws_and_its_bound() -> Result<(), AnyError>
     ));
     Ok(())
 }
+
+/// Takes its time to say that something is done.
+#[derive(Clone)]
+struct SlowToEnd(MemoryStore);
+
+impl Store for SlowToEnd {
+    type Mark = <MemoryStore as Store>::Mark;
+    type Error = <MemoryStore as Store>::Error;
+
+    async fn begin(
+        &self,
+        scope: &str,
+        id: &str,
+        hold: Duration,
+    ) -> Result<Begun<Self::Mark>, Self::Error> {
+        self.0.begin(scope, id, hold).await
+    }
+
+    async fn extend(&self, mark: &Self::Mark, hold: Duration) -> Result<bool, Self::Error> {
+        self.0.extend(mark, hold).await
+    }
+
+    async fn done(&self, mark: Self::Mark, keep: Duration) -> Result<bool, Self::Error> {
+        sleep(secs(2)).await;
+        self.0.done(mark, keep).await
+    }
+
+    async fn clear(&self, mark: Self::Mark) -> Result<bool, Self::Error> {
+        self.0.clear(mark).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_succeeded_is_not_run_again_because_its_store_was_slow() {
+    let broker = Broker::new();
+    let log = Log::default();
+    let layer = IdempotentLayer::new(SlowToEnd(MemoryStore::new()), "g");
+    let handler = {
+        let log = log.clone();
+        move |delivery: Delivery| {
+            let log = log.clone();
+            async move { log.add(delivery.attempt()) }
+        }
+    };
+    let router = Router::new()
+        .layer(layer)
+        .subscribe_with(subscription().handler_timeout(secs(1)), handler);
+    let started = Started::start(server(&broker, router)).await;
+    publish(&broker, Message::new("t", "x")).await;
+    until("it is settled", || broker.backlog("t", "g") == 0).await;
+    assert_eq!(log.all(), [1]);
+    assert!(broker.dead_letters("g").is_empty());
+    started.stop(secs(5)).await.unwrap();
+}
