@@ -88,6 +88,8 @@ impl<DB: Database> Once<DB> {
             return Ok(None);
         }
         let done = work(&mut transaction).await?;
+        // The work may have passed over an SQL error.
+        DB::is_whole(&mut transaction).await?;
         transaction.commit().await?;
         Ok(Some(done))
     }

@@ -22,6 +22,11 @@ pub trait Queries: sqlx::Database {
         id: &str,
     ) -> impl Future<Output = sqlx::Result<bool>> + Send;
 
+    /// Fails if a statement of the transaction has failed: some databases then take a commit for a
+    /// roll-back, and say nothing.
+    fn is_whole(connection: &mut Self::Connection)
+    -> impl Future<Output = sqlx::Result<()>> + Send;
+
     /// Deletes at most so many of what was done longer ago than that.
     fn prune_once(
         pool: &Pool<Self>,
@@ -77,8 +82,13 @@ pub trait Queries: sqlx::Database {
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 macro_rules! queries {
-    ($database:ty, now: $now:literal, begin: $begin:literal, lock: $lock:literal, end: $end:literal) => {
+    ($database:ty, now: $now:literal, begin: $begin:literal, lock: $lock:literal, whole: $whole:literal,
+     end: $end:literal) => {
         impl Queries for $database {
+            async fn is_whole(connection: &mut Self::Connection) -> sqlx::Result<()> {
+                sqlx::raw_sql($whole).execute(connection).await.map(drop)
+            }
+
             async fn migrate(pool: &Pool<Self>) -> sqlx::Result<()> {
                 let mut tx = pool.begin_with($begin).await?;
                 // Two that make the same table at the same time are an error on some databases.
@@ -227,6 +237,8 @@ queries!(
     now: "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)",
     begin: "BEGIN IMMEDIATE",
     lock: "SELECT 1",
+    // A commit that cannot be done is an error here.
+    whole: "",
     end: " WITHOUT ROWID"
 );
 
@@ -237,5 +249,7 @@ queries!(
     now: "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000)::BIGINT",
     begin: "BEGIN",
     lock: "SELECT pg_advisory_xact_lock(118139005464435)",
+    // Refused in a transaction that is aborted, whose COMMIT would be a ROLLBACK without an error.
+    whole: "SELECT 1",
     end: ""
 );

@@ -133,3 +133,24 @@ async fn of_duplicates_one_writes_also_when_transactions_are_serializable() {
             .is_none()
     );
 }
+
+/// PostgreSQL answers a COMMIT of an aborted transaction as if nothing was wrong.
+#[tokio::test]
+async fn a_work_that_passes_over_an_sql_error_is_an_error_and_not_done() {
+    let (pool, _) = database().await;
+    migrate(&pool).await.unwrap();
+    let unique = "CREATE UNIQUE INDEX saved_once ON saved (what)";
+    sqlx::raw_sql(unique).execute(&pool).await.unwrap();
+    let once = Once::new(pool.clone(), "g");
+    let work = once.run("a", async |connection| {
+        save(&mut *connection, "first").await?;
+        save(&mut *connection, "first").await.ok();
+        Ok::<_, sqlx::Error>(())
+    });
+    let done = work.await;
+    assert!(done.is_err(), "{done:?}, saved {}", saved(&pool).await);
+    let again = once
+        .run("a", async |connection| save(connection, "first").await)
+        .await;
+    assert_eq!((again.unwrap(), saved(&pool).await), (Some(()), 1));
+}
