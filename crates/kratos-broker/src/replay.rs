@@ -81,6 +81,8 @@ pub struct ReplayReport {
     pub seen: u64,
     /// Those that were wanted.
     pub matched: u64,
+    /// Those that this run had sent back before, and that died again meanwhile: left where they are.
+    pub died_again: u64,
     /// Those that were sent back, confirmed by the broker.
     pub replayed: u64,
     /// Those of them whose acknowledgement was not confirmed: they may be replayed once more.

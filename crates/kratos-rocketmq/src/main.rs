@@ -43,7 +43,18 @@ struct Cli {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    kratos::main(|| run(cli))
+    // Not `kratos::main`: without an App it ends at a signal, and here a signal ends the reading.
+    let runtime = tokio::runtime::Runtime::new().map_err(kratos::Error::from_any);
+    match runtime.and_then(|runtime| runtime.block_on(run(cli))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            #[expect(clippy::print_stderr, reason = "what a program does with an error")]
+            {
+                eprintln!("error: {}", kratos::error_chain(&error));
+            }
+            ExitCode::FAILURE
+        }
+    }
 }
 
 async fn run(cli: Cli) -> kratos::Result<()> {
@@ -63,13 +74,54 @@ async fn run(cli: Cli) -> kratos::Result<()> {
         tls,
         ..Config::default()
     })?;
-    let stop = async {
-        // Without it the program ends as the shell says.
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending().await
+    let mut out = io::stdout();
+    let work = cli.command.run(&client, signalled(1), &mut out);
+    tokio::select! {
+        ended = work => ended?,
+        () = signalled(2) => {
+            let what = "told to end at once: what is held comes back when its lease is over";
+            return Err(kratos::Error::msg(what));
         }
-    };
-    cli.command.run(&client, stop, &mut io::stdout()).await?;
+    }
     let soon = tokio::time::Instant::now() + std::time::Duration::from_secs(3);
     kratos::Resource::close(client, soon).await
+}
+
+/// Completes at the so-many-th SIGINT or SIGTERM from now on.
+async fn signalled(count: usize) {
+    let mut terminate = Terminate::new();
+    for _ in 0..count {
+        tokio::select! {
+            told = tokio::signal::ctrl_c() => if told.is_err() {
+                // Without it the program ends as the shell says.
+                std::future::pending::<()>().await;
+            },
+            () = terminate.recv() => {}
+        }
+    }
+}
+
+/// SIGTERM, where there is such a thing.
+struct Terminate {
+    #[cfg(unix)]
+    signal: Option<tokio::signal::unix::Signal>,
+}
+
+impl Terminate {
+    fn new() -> Self {
+        Self {
+            #[cfg(unix)]
+            signal: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok(),
+        }
+    }
+
+    async fn recv(&mut self) {
+        #[cfg(unix)]
+        if let Some(signal) = &mut self.signal
+            && signal.recv().await.is_some()
+        {
+            return;
+        }
+        std::future::pending().await
+    }
 }

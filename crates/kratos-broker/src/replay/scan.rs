@@ -1,6 +1,10 @@
 //! One reading of a dead-letter topic.
 
-use std::{collections::VecDeque, pin::pin, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    pin::pin,
+    time::Duration,
+};
 
 use futures_util::{StreamExt, stream};
 use kratos::{AppInfo, StartContext};
@@ -8,7 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{DeadLetterView, Replay, ReplayEnded, ReplayReport};
 use crate::{
-    Consumer, Error, ErrorKind, Publisher, Result, Settlement,
+    Consumer, Error, MessageId, Publisher, Result, Settlement,
     clock::from_now,
     driver::{Driver, Filter, GroupSpec, Leased, Room, Ticket, TopicSpec},
 };
@@ -47,7 +51,10 @@ pub(super) struct Scan<'r, D: Driver> {
     fresh: VecDeque<Leased<LeaseOf<D>>>,
     /// To be handed back at the end.
     held: Vec<Held<LeaseOf<D>>>,
+    /// What letters became in this run; at most as many as it sends.
+    made: HashSet<MessageId>,
     next_send: Instant,
+    next_extend: Instant,
     report: ReplayReport,
 }
 
@@ -60,6 +67,11 @@ struct Held<L> {
 
 impl<'r, D: Driver> Scan<'r, D> {
     pub(super) async fn join(replay: &'r Replay, driver: &D) -> Result<Self> {
+        if replay.to.as_ref() == Some(&replay.from) {
+            let topic = &replay.from;
+            let what = format!("dead letters of {topic} sent back to {topic} would be read again");
+            return Err(Error::invalid(what));
+        }
         let info = AppInfo::new("dead-letters", env!("CARGO_PKG_VERSION"));
         let (deadline, known_by) = (from_now(JOIN_TIMEOUT), from_now(KNOWN_WITHIN));
         let topic = TopicSpec::new(&replay.from, Filter::All);
@@ -79,10 +91,13 @@ impl<'r, D: Driver> Scan<'r, D> {
             consumer,
             fresh: VecDeque::new(),
             held: Vec::new(),
+            made: HashSet::new(),
             next_send: Instant::now(),
+            next_extend: Instant::now(),
             report: ReplayReport {
                 seen: 0,
                 matched: 0,
+                died_again: 0,
                 replayed: 0,
                 unconfirmed: 0,
                 ended: ReplayEnded::Exhausted,
@@ -158,7 +173,9 @@ impl<'r, D: Driver> Scan<'r, D> {
             self.report.seen += 1;
             let delivery = leased.delivery.clone();
             let letter = DeadLetterView::new(&delivery);
-            let wanted = self.replay.wants(&letter);
+            let died_again = self.has_made(&letter);
+            self.report.died_again += u64::from(died_again);
+            let wanted = !died_again && self.replay.wants(&letter);
             if wanted && self.report.matched >= self.replay.at_most {
                 self.hold(leased);
                 return Ok(ReplayEnded::AtMost);
@@ -235,21 +252,37 @@ impl<'r, D: Driver> Scan<'r, D> {
             return Err(Error::invalid(what));
         };
         let what = format!("cannot send dead letter {id} of {from} back to {to}");
-        if let Err(error) = publisher.publish(letter.message(to)).await {
-            self.hold(leased);
-            return Err(Error::new(error.kind(), what).with_source(error));
-        }
+        match publisher.publish(letter.message(to)).await {
+            Ok(receipt) => self.made.insert(receipt.id),
+            Err(error) => {
+                self.hold(leased);
+                return Err(Error::new(error.kind(), what).with_source(error));
+            }
+        };
         self.report.replayed += 1;
         self.next_send = self.replay.next_after(Instant::now());
-        self.consumer.settle(
-            Ticket::new(self.report.replayed),
-            leased.lease,
-            Settlement::Ack,
-        );
-        let settled = timeout(SETTLE_TIMEOUT, self.consumer.settled()).await;
-        let confirmed = settled.is_ok_and(|all| all.iter().all(|it| it.result.is_ok()));
-        self.report.unconfirmed += u64::from(!confirmed);
+        let ticket = Ticket::new(self.report.replayed);
+        self.consumer.settle(ticket, leased.lease, Settlement::Ack);
+        let confirmed = timeout(SETTLE_TIMEOUT, self.confirmed(ticket)).await;
+        self.report.unconfirmed += u64::from(!confirmed.unwrap_or(false));
         Ok(())
+    }
+
+    /// Whether the broker has taken a settlement; passes over the late answers of others.
+    async fn confirmed(&self, ticket: Ticket) -> bool {
+        loop {
+            for settled in self.consumer.settled().await {
+                if settled.ticket == ticket {
+                    return settled.result.is_ok();
+                }
+            }
+        }
+    }
+
+    /// Whether this run has made the message that died of this letter.
+    fn has_made(&self, letter: &DeadLetterView<'_>) -> bool {
+        let origin = letter.origin_id().unwrap_or(letter.id());
+        self.made.contains(origin)
     }
 
     fn hold(&mut self, leased: Leased<LeaseOf<D>>) {
@@ -260,25 +293,41 @@ impl<'r, D: Driver> Scan<'r, D> {
     }
 
     /// Keeps what is held and what waits invisible to others. What is lost comes again, and is read
-    /// again.
+    /// again: it is not sent now.
     async fn extend(&mut self) {
-        let soon = from_now(INVISIBLE / 2);
+        let now = Instant::now();
+        if now < self.next_extend {
+            return;
+        }
+        let soon = now + INVISIBLE / 2;
         let consumer = &self.consumer;
         let held = self.held.iter_mut();
         let held = held.map(|it| (&mut it.lease, &mut it.expires_at));
         let fresh = self.fresh.iter_mut();
         let fresh = fresh.map(|it| (&mut it.lease, &mut it.expires_at));
         let due = held.chain(fresh).filter(|(_, at)| **at < soon);
-        stream::iter(due)
-            .for_each_concurrent(EXTEND_AT_ONCE, |(lease, expires_at)| async move {
-                *expires_at = match consumer.extend(lease, INVISIBLE).await {
-                    Ok(until) => until,
-                    Err(error) if error.kind() == ErrorKind::LeaseLost => from_now(INVISIBLE * 60),
-                    // Tried again, but not with every letter.
-                    Err(_) => soon + PAUSE,
-                };
+        let mut extended = stream::iter(due)
+            .map(|(lease, expires_at)| async move {
+                match consumer.extend(lease, INVISIBLE).await {
+                    Ok(until) => *expires_at = until,
+                    Err(error) if error.is_lease_lost() => *expires_at = now,
+                    Err(_) => return false,
+                }
+                true
             })
-            .await;
+            .buffer_unordered(EXTEND_AT_ONCE);
+        let mut failed = false;
+        while let Some(extended) = extended.next().await {
+            failed |= !extended;
+        }
+        drop(extended);
+        if failed {
+            // Not again with every letter.
+            self.next_extend = from_now(PAUSE);
+        }
+        let now = Instant::now();
+        self.held.retain(|it| it.expires_at > now);
+        self.fresh.retain(|it| it.expires_at > now);
     }
 
     /// Hands back what was not sent, when nothing is received any more.

@@ -301,3 +301,26 @@ async fn what_the_engine_gave_up_to_a_topic_finds_its_way_back() {
     assert!(!back.headers().contains(DeadLetter::REASON));
     started.stop(secs(5)).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_letter_that_dies_again_is_sent_once_in_a_run() {
+    let broker = Broker::new();
+    let publisher = Publisher::new(broker.clone());
+    let handler = |_: Delivery| async { Err::<(), _>(Rejection::poison("still")) };
+    let subscription = Subscription::new("orders", "g").dead_letter(DeadLetter::topic("dead"));
+    let router = Router::new().subscribe_with(subscription, handler);
+    let started = Started::start(server(&broker, router)).await;
+    publish(&broker, Message::new("orders", "x")).await;
+    until("it is given up", || broker.backlog("orders", "g") == 0).await;
+    let report = replay().run(&publisher, pending(), |_| {}).await.unwrap();
+    assert_eq!((report.replayed, report.died_again), (1, 1));
+    assert_eq!(report.ended, ReplayEnded::Exhausted);
+    started.stop(secs(5)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn letters_cannot_be_sent_to_the_topic_that_they_are_read_from() {
+    let publisher = Publisher::new(Broker::new());
+    let error = replay().to("dead").run(&publisher, pending(), |_| {}).await;
+    assert!(error.unwrap_err().is_invalid());
+}
