@@ -11,7 +11,7 @@ use opentelemetry_sdk::trace::SpanData;
 use super::{
     Harness, Started, eventually,
     order::{self, cannot_order, of_group},
-    place::{Place, numbered, prime},
+    place::{Place, dead_letters, numbered, prime},
     trace::{attribute, named, spans},
     witness::{Seen, publish_all, stop},
 };
@@ -157,7 +157,7 @@ pub async fn r3_a_body_of_a_batch_that_cannot_be_decoded_is_a_dead_letter_by_its
     stop(server).await;
     numbers.lock().unwrap().sort_unstable();
     assert_eq!(*numbers.lock().unwrap(), [1, 2]);
-    let dead = h.dead_letters(&place.group).await;
+    let dead = dead_letters(h, &place.group).await;
     let dead: Vec<_> = dead.iter().map(Delivery::body).collect();
     assert_eq!(dead, [bodies[1]]);
 }

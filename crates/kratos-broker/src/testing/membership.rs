@@ -6,11 +6,11 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Harness, eventually,
+    Harness, Started, eventually,
     place::{Place, numbered, prime},
     witness::{Seen, publish_all, serve, serve_seen, stop},
 };
-use crate::{AnyError, Delivery};
+use crate::{AnyError, Delivery, Server, State};
 
 /// D7: ten members of a group are opened and closed at once; the one that is opened then gets all
 /// 50 messages that are published after that.
@@ -41,19 +41,24 @@ pub async fn d7_members_opened_and_closed_at_once_take_nothing_with_them<H: Harn
 ///
 /// It does not, or one is a dead letter.
 pub async fn d8_what_others_failed_comes_to_a_fresh_member<H: Harness>(h: &H) {
-    async fn fail(_: Delivery) -> Result<(), AnyError> {
+    async fn fail(State(failed): State<Seen>, delivery: Delivery) -> Result<(), AnyError> {
+        failed.add(delivery);
         Err(AnyError::msg("on purpose"))
     }
     let place = Place::new(h, "d8").await;
     prime(h, &place.topic, &place.group).await;
-    let mut failing = Vec::new();
+    let (mut failing, failed) = (Vec::new(), Seen::default());
     for _ in 0..3 {
-        failing.push(serve(h, place.subscription(h), fail).await);
+        let server = Server::new(h.driver().await)
+            .subscribe_with(place.subscription(h), fail)
+            .with_state(failed.clone());
+        failing.push(Started::start(server).await);
     }
     let ids = publish_all(h, [numbered(&place.topic, 20).collect()]).await;
-    let failed = || failing.iter().map(|(_, c)| c.stats().failed).sum::<u64>();
-    eventually("all have failed", h.bounds().deliver, || failed() >= 20).await;
-    join_all(failing.into_iter().map(|(server, _)| stop(server))).await;
+    // Each of them: some may have failed twice by then.
+    let all_failed = || failed.has_all(&ids);
+    eventually("all have failed", h.bounds().deliver, all_failed).await;
+    join_all(failing.into_iter().map(stop)).await;
     let seen = Seen::default();
     let fresh = serve_seen(h, place.subscription(h), &seen).await;
     let within = h.bounds().deliver + h.invisible() + h.bounds().redelivery_late;

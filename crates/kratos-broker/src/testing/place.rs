@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{Harness, TopicKind, start_context};
 use crate::{
-    Backoff, Consumer, Driver, Group, Message, Policy, Subscription, Topic,
+    Backoff, Consumer, Delivery, Driver, Group, Message, Policy, Subscription, Topic,
     driver::{Capabilities, Filter, GroupSpec, Room, TopicSpec},
 };
 
@@ -95,4 +95,22 @@ async fn receive_once<H: Harness>(h: &H, topic: &Topic, group: &Group, fifo: boo
 /// Bodies `0`, `1`, .. of `topic`.
 pub(super) fn numbered(topic: &Topic, count: usize) -> impl Iterator<Item = Message> {
     (0..count).map(move |n| Message::new(topic, n.to_string()))
+}
+
+/// The dead letters of a group, once there are any: a broker may need its time to show them.
+///
+/// # Panics
+///
+/// There are none within the bounds.
+pub(super) async fn dead_letters<H: Harness>(h: &H, group: &Group) -> Vec<Delivery> {
+    let within = h.bounds().deliver;
+    let until = Instant::now() + within;
+    loop {
+        let dead = h.dead_letters(group).await;
+        if !dead.is_empty() {
+            return dead;
+        }
+        assert!(Instant::now() < until, "no dead letter within {within:?}");
+        sleep(Duration::from_millis(20)).await;
+    }
 }

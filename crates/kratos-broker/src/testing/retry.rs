@@ -6,7 +6,7 @@ use tokio::{sync::Mutex, time::Instant};
 
 use super::{
     Harness, Started, eventually,
-    place::{Place, prime},
+    place::{Place, dead_letters, prime},
     witness::{Seen, publish, see},
 };
 use crate::{AnyError, Attempt, Bytes, Delivery, Json, Message, Server, State};
@@ -93,14 +93,7 @@ pub async fn r3_a_body_that_cannot_be_decoded_is_a_dead_letter_at_attempt_1<H: H
     .await;
     server.stop(h.invisible()).await.expect("a clean stop");
 
-    let until = Instant::now() + within;
-    let dead = loop {
-        let dead = h.dead_letters(&place.group).await;
-        if !dead.is_empty() {
-            break dead;
-        }
-        assert!(Instant::now() < until, "no dead letter within {within:?}");
-    };
+    let dead = dead_letters(h, &place.group).await;
     let [dead] = &*dead else {
         panic!("more than one dead letter: {dead:?}")
     };

@@ -12,6 +12,9 @@ use tokio::{
 /// How long a test's server may take to bind.
 const START_MAX: Duration = Duration::from_secs(30);
 
+/// How long a law may take: they have bounds of their own, this is for what they forgot.
+const LAW_MAX: Duration = Duration::from_secs(600);
+
 /// A server that serves in a task of its own.
 #[derive(Debug)]
 pub struct Started {
@@ -104,7 +107,7 @@ pub fn start_context() -> StartContext {
 ///
 /// # Panics
 ///
-/// The law is broken.
+/// The law is broken, or has not ended after ten minutes.
 pub fn block_on(law: impl Future<Output = ()>) {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     let runtime = builder
@@ -112,7 +115,8 @@ pub fn block_on(law: impl Future<Output = ()>) {
         .enable_all()
         .build()
         .expect("a runtime");
-    runtime.block_on(law);
+    let ended = runtime.block_on(async { tokio::time::timeout(LAW_MAX, law).await });
+    assert!(ended.is_ok(), "the law has not ended within {LAW_MAX:?}");
 }
 
 /// Waits until `condition` holds.

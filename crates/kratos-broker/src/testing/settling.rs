@@ -16,6 +16,9 @@ use crate::{
     driver::{Filter, GroupSpec, Leased, Room, Ticket, TopicSpec},
 };
 
+/// Longer than any driver tries to settle.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(60);
+
 /// D17: settling out of order is safe: nothing that was acknowledged comes again.
 ///
 /// # Panics
@@ -139,11 +142,18 @@ pub(super) async fn answers<H: Harness>(
     count: usize,
 ) -> BTreeMap<u64, bool> {
     let mut answers = BTreeMap::new();
-    while answers.len() < count {
-        for settled in consumer.settled().await {
-            answers.insert(settled.ticket.number(), settled.result.is_ok());
+    let all = async {
+        while answers.len() < count {
+            for settled in consumer.settled().await {
+                answers.insert(settled.ticket.number(), settled.result.is_ok());
+            }
         }
-    }
+    };
+    let all = timeout(ANSWERED_WITHIN, all).await;
+    assert!(
+        all.is_ok(),
+        "{count} settlements, answered within {ANSWERED_WITHIN:?}: {answers:?}"
+    );
     answers
 }
 
