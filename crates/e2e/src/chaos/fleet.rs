@@ -17,6 +17,7 @@ use tokio::{
 use super::{
     Fault,
     broker::{Broker, signal},
+    now_ms,
 };
 use crate::relay::Relay;
 
@@ -36,6 +37,8 @@ pub(super) enum Kind {
 #[derive(Debug)]
 pub(super) struct Stop {
     pub(super) process: String,
+    /// When it was told.
+    pub(super) at: u64,
     pub(super) took: Duration,
     /// `None`: it had to be killed.
     pub(super) status: Option<ExitStatus>,
@@ -45,6 +48,8 @@ pub(super) struct Fleet {
     members: Vec<Member>,
     /// Processes that were told to stop.
     stopping: JoinSet<Result<Stop, Fault>>,
+    /// Processes that ended before anybody harmed them.
+    dead: Vec<String>,
     run: String,
     folder: PathBuf,
     rate: u32,
@@ -71,6 +76,7 @@ impl Fleet {
         let mut fleet = Self {
             members: Vec::new(),
             stopping: JoinSet::new(),
+            dead: Vec::new(),
             run: run.to_owned(),
             folder: folder.to_owned(),
             rate,
@@ -109,12 +115,14 @@ impl Fleet {
 
     /// SIGKILL, and a new one in its place.
     pub(super) async fn kill(&mut self, at: usize) -> Result<(), Fault> {
+        self.look_at(at)?;
         self.members[at].child.kill().await?;
         self.replace(at).map(drop)
     }
 
     /// SIGTERM, and a new one in its place at once.
     pub(super) async fn stop(&mut self, at: usize) -> Result<(), Fault> {
+        self.look_at(at)?;
         let process = self.name(at);
         if let Some(pid) = self.members[at].child.id() {
             signal("-TERM", pid).await?;
@@ -154,15 +162,20 @@ impl Fleet {
         Ok(stops)
     }
 
-    /// Names those that ended although nobody told them to.
+    /// Those that ended although nobody told them to.
     pub(super) fn dead(&mut self) -> Result<Vec<String>, Fault> {
-        let mut dead = Vec::new();
-        for member in &mut self.members {
-            if let Some(status) = member.child.try_wait()? {
-                dead.push(format!("{} ({status})", member.name()));
-            }
+        for at in 0..self.members.len() {
+            self.look_at(at)?;
         }
-        Ok(dead)
+        Ok(std::mem::take(&mut self.dead))
+    }
+
+    fn look_at(&mut self, at: usize) -> Result<(), Fault> {
+        let member = &mut self.members[at];
+        if let Some(status) = member.child.try_wait()? {
+            self.dead.push(format!("{} ({status})", member.name()));
+        }
+        Ok(())
     }
 
     /// A new process in a member's place; answers the old one.
@@ -201,6 +214,14 @@ impl Fleet {
     }
 }
 
+// === impl Stop ===
+
+impl Stop {
+    pub(super) fn is_clean(&self) -> bool {
+        self.status.is_some_and(|status| status.success())
+    }
+}
+
 // === impl Member ===
 
 impl Member {
@@ -218,7 +239,7 @@ fn name(kind: Kind, number: usize, life: u32) -> String {
 }
 
 async fn ended(process: String, mut child: Child) -> Result<Stop, Fault> {
-    let told = Instant::now();
+    let (told, at) = (Instant::now(), now_ms());
     let status = match timeout(STOP_MAX, child.wait()).await {
         Ok(status) => Some(status?),
         Err(_) => {
@@ -228,6 +249,7 @@ async fn ended(process: String, mut child: Child) -> Result<Stop, Fault> {
     };
     Ok(Stop {
         process,
+        at,
         took: told.elapsed(),
         status,
     })

@@ -21,6 +21,11 @@ use super::{
 const FROZEN_FOR_MS: u64 = 60_000;
 /// How long a producer waits for an answer before it sends again.
 const REQUEST_TIMEOUT_MS: u64 = 3_000;
+/// Longest time in which nothing is handled though something waits, with no harm near: a lease and
+/// the broker's revival.
+const STALL_MAX_MS: u64 = 30_000;
+/// The App's deadline and the second that it may take to end.
+const STOP_BY: Duration = Duration::from_secs(26);
 /// The effect of a blow on the pace: a lease, the broker's revival, a process's start.
 const AFTERMATH_MS: u64 = 25_000;
 
@@ -65,6 +70,8 @@ pub(super) struct Verdict {
     stall: (u64, Vec<Harm>),
     stall_in_peace: u64,
     stops: Vec<Stop>,
+    /// Stops that failed with nothing near that could have made them.
+    unclean: Vec<String>,
     dead: Vec<String>,
 }
 
@@ -153,6 +160,9 @@ impl Verdict {
         }
         let (groups, out_of_order) = order(handled);
         let (stall, stall_in_peace) = stalls(notes, handled, blows);
+        let unclean = stops.iter().filter(|stop| !stop.is_clean());
+        let unclean = unclean.filter(|stop| !excused(stop, blows));
+        let unclean = unclean.map(|stop| stop.process.clone()).collect();
         let mut counts = BTreeMap::new();
         for blow in blows {
             *counts.entry(blow.harm).or_default() += 1;
@@ -173,12 +183,13 @@ impl Verdict {
             stall,
             stall_in_peace,
             stops,
+            unclean,
             dead,
         }
     }
 
-    /// Nothing was lost, nothing is unexplained, every process ended by its deadline, and something
-    /// was tried at all.
+    /// Nothing was lost, nothing stood still, nothing is unexplained, every process ended by its
+    /// deadline and well, and something was tried at all.
     pub(super) fn is_good(&self) -> bool {
         self.confirmed > 0
             && self.lost.is_empty()
@@ -186,8 +197,23 @@ impl Verdict {
             && self.unexplained.is_empty()
             && self.out_of_order.is_empty()
             && self.dead.is_empty()
-            && self.stops.iter().all(|stop| stop.status.is_some())
+            && self.unclean.is_empty()
+            && self.stops.iter().all(|stop| stop.took <= STOP_BY)
+            && self.stall_in_peace <= STALL_MAX_MS
     }
+}
+
+/// Whether a process could not settle what it held: its connection was dead, or the broker away.
+fn excused(stop: &Stop, blows: &[Blow]) -> bool {
+    let end = stop.at + u64::try_from(stop.took.as_millis()).unwrap_or(u64::MAX);
+    blows.iter().any(|blow| {
+        let before = match blow.harm {
+            Harm::Frozen if blow.process == stop.process => FROZEN_FOR_MS,
+            Harm::BrokerRestarted | Harm::DatabaseLocked => AFTERMATH_MS,
+            Harm::Frozen | Harm::Stopped | Harm::Killed => return false,
+        };
+        blow.until + before >= stop.at && blow.from <= end
+    })
 }
 
 fn cause(id: &str, pair: &[Handled], notes: &Notes, blows: &[Blow], stops: &[Stop]) -> Cause {
@@ -213,11 +239,12 @@ fn cause(id: &str, pair: &[Handled], notes: &Notes, blows: &[Blow], stops: &[Sto
                 && between(Harm::Frozen, producer, unanswered, confirmed))
     };
     let struck = |harm: Harm, since: u64| between(harm, &first.process, since, again.at);
-    let not_clean = |stop: &Stop| {
-        stop.process == first.process && !stop.status.is_some_and(|status| status.success())
-    };
+    let not_clean = |stop: &Stop| stop.process == first.process && !stop.is_clean();
     if first.message_id != again.message_id {
-        Cause::SentTwice
+        match notes.unsure.contains(id) || sent_again() {
+            true => Cause::SentTwice,
+            false => Cause::Unexplained,
+        }
     } else if struck(Harm::Killed, first.at) {
         Cause::Killed
     } else if struck(Harm::Frozen, first.at.saturating_sub(FROZEN_FOR_MS)) {
@@ -338,10 +365,7 @@ impl fmt::Display for Verdict {
         times.sort_unstable();
         let median = times.get(times.len() / 2).copied().unwrap_or_default();
         let longest = times.last().copied().unwrap_or_default();
-        let odd = self
-            .stops
-            .iter()
-            .filter(|stop| !stop.status.is_some_and(|it| it.success()));
+        let odd = self.stops.iter().filter(|stop| !stop.is_clean());
         let odd = list(&mut odd.map(|stop| match stop.status {
             Some(status) => format!("{} {status}", stop.process),
             None => format!("{} did not end", stop.process),
@@ -356,6 +380,7 @@ impl fmt::Display for Verdict {
             ("REPORTED AS NOT STORED, AND HANDLED", &self.lied),
             ("UNEXPLAINED", &self.unexplained),
             ("OUT OF ORDER", &self.out_of_order),
+            ("ENDED BADLY", &self.unclean),
             ("ENDED BY ITSELF", &self.dead),
         ] {
             for id in ids.iter().take(10) {
@@ -382,6 +407,8 @@ impl fmt::Display for Cause {
 
 #[cfg(test)]
 mod tests {
+    use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
+
     use super::*;
 
     /// A run in which a message was tried, confirmed and handled at these times.
@@ -448,9 +475,50 @@ mod tests {
     }
 
     #[test]
+    fn two_messages_of_one_need_a_reason_to_have_been_sent_twice() {
+        let judge = |unsure: bool| {
+            let mut notes = Notes::default();
+            notes.tried.insert("p0-0:1".to_owned(), 100);
+            notes.confirmed.insert("p0-0:1".to_owned(), 101);
+            if unsure {
+                notes.unsure.insert("p0-0:1".to_owned());
+            }
+            let times = ["one", "other"].map(|message_id| Handled {
+                at: 110,
+                seq: 0,
+                message_id: message_id.to_owned(),
+                process: "c0-0".to_owned(),
+            });
+            let all = BTreeMap::from([("p0-0:1".to_owned(), times.into())]);
+            Verdict::new(&notes, &all, &[], Vec::new(), Vec::new(), Duration::ZERO).is_good()
+        };
+        assert!(judge(true) && !judge(false));
+    }
+
+    #[test]
+    fn a_stop_that_fails_needs_a_reason() {
+        let failed = Stop {
+            process: "c0-0".to_owned(),
+            at: 1_000,
+            took: Duration::from_secs(1),
+            status: Some(ExitStatus::from_raw(256)),
+        };
+        let frozen = |process: &str| Blow {
+            harm: Harm::Frozen,
+            process: process.to_owned(),
+            from: 500,
+            until: 500,
+        };
+        assert!(excused(&failed, &[frozen("c0-0")]));
+        assert!(!excused(&failed, &[frozen("c1-0")]) && !excused(&failed, &[]));
+    }
+
+    #[test]
     fn a_stall_counts_only_while_something_waits() {
         let late = [ALL[0], ALL[1], ("p0-0/g0:2", 9_000, "c0-0")];
         let verdict = judge(&late, &[]);
         assert_eq!((verdict.stall.0, verdict.stall_in_peace), (8_880, 8_880));
+        assert!(verdict.is_good());
+        assert!(!judge(&[ALL[0], ALL[1], ("p0-0/g0:2", 99_000, "c0-0")], &[]).is_good());
     }
 }
