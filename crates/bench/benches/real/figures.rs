@@ -1,6 +1,6 @@
 //! What a run says about itself.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::time::Instant;
 
 use crate::AnyError;
@@ -20,6 +20,14 @@ pub(crate) struct Figures {
     pub(crate) rss_mb: f64,
 }
 
+/// From a send to the handler, in microseconds.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+pub(crate) struct Latency {
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) max_us: f64,
+}
+
 /// A measurement that runs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
@@ -27,18 +35,33 @@ pub(crate) struct Clock {
     cpu: f64,
 }
 
-// === impl Figures ===
+pub(crate) fn print(figures: &impl Serialize) -> Result<(), AnyError> {
+    println!("{RESULT}{}", serde_json::to_string(figures)?);
+    Ok(())
+}
 
-impl Figures {
-    pub(crate) fn print(self) -> Result<(), AnyError> {
-        println!("{RESULT}{}", serde_json::to_string(&self)?);
-        Ok(())
-    }
+/// From what a run has printed.
+pub(crate) fn read<T: DeserializeOwned>(text: &str) -> Option<T> {
+    let line = text.lines().find_map(|line| line.strip_prefix(RESULT))?;
+    serde_json::from_str(line).ok()
+}
 
-    /// From what a run has printed.
-    pub(crate) fn read(text: &str) -> Option<Self> {
-        let line = text.lines().find_map(|line| line.strip_prefix(RESULT))?;
-        serde_json::from_str(line).ok()
+// === impl Latency ===
+
+impl Latency {
+    /// Of so many, in nanoseconds.
+    pub(crate) fn of(mut nanos: Vec<u64>) -> Self {
+        nanos.sort_unstable();
+        let at = |part: f64| {
+            let last = nanos.len().saturating_sub(1);
+            let micros = |nanos: &u64| *nanos as f64 / 1e3;
+            nanos.get((last as f64 * part) as usize).map_or(0.0, micros)
+        };
+        Self {
+            p50_us: at(0.5),
+            p99_us: at(0.99),
+            max_us: at(1.0),
+        }
     }
 }
 

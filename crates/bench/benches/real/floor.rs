@@ -1,4 +1,4 @@
-//! The floor: raw calls, and nothing of a client. Bodies are not decoded, errors end the run.
+//! The floor: raw calls, and nothing of a client. Errors end the run.
 
 use std::{
     sync::{
@@ -54,52 +54,32 @@ struct Raw {
     _commands: mpsc::Sender<pb::TelemetryCommand>,
 }
 
+/// A connection that sends to one topic.
+#[derive(Clone)]
+pub(crate) struct Sender {
+    raw: Raw,
+    topic: String,
+}
+
 pub(crate) async fn send(
     address: &str,
     topic: &str,
     count: usize,
     in_flight: usize,
 ) -> Result<Figures, AnyError> {
-    let publishing = pb::Publishing {
-        topics: vec![resource(topic)],
-        max_body_size: 4 << 20,
-        validate_message_type: false,
-    };
-    let raw = Raw::open(
-        address,
-        topic,
-        pb::ClientType::Producer,
-        PubSub::Publishing(publishing),
-    )
-    .await?;
+    let sender = Sender::open(address, topic).await?;
     let next = Arc::new(AtomicUsize::new(0));
     let clock = Clock::start();
     let mut tasks = JoinSet::new();
     for _ in 0..in_flight {
-        let (mut raw, next, topic) = (raw.clone(), next.clone(), topic.to_owned());
+        let (mut sender, next) = (sender.clone(), next.clone());
         tasks.spawn(async move {
             loop {
                 let seq = next.fetch_add(1, Relaxed);
                 if seq >= count {
                     return Ok::<_, AnyError>(());
                 }
-                let system = pb::SystemProperties {
-                    message_id: format!("01{seq:030X}"),
-                    message_type: pb::MessageType::Normal.into(),
-                    body_encoding: pb::Encoding::Identity.into(),
-                    ..Default::default()
-                };
-                let message = pb::Message {
-                    topic: Some(resource(&topic)),
-                    body: body(seq)?.into(),
-                    system_properties: Some(system),
-                    ..Default::default()
-                };
-                let request = raw.request(pb::SendMessageRequest {
-                    messages: vec![message],
-                });
-                let answer = raw.stub.send_message(request).await?.into_inner();
-                check(answer.status)?;
+                sender.send(seq, body(seq)?).await?;
             }
         });
     }
@@ -116,6 +96,7 @@ pub(crate) async fn consume(
     group: &str,
     count: usize,
     how: Consume,
+    see: impl Fn(&[u8]) + Clone + Send + 'static,
 ) -> Result<Figures, AnyError> {
     let entry = pb::SubscriptionEntry {
         topic: Some(resource(topic)),
@@ -152,6 +133,7 @@ pub(crate) async fn consume(
     for _ in 0..how.loops {
         let (mut raw, entries, first, over) =
             (raw.clone(), entries.clone(), first.clone(), over.clone());
+        let see = see.clone();
         let (topic, group) = (topic.to_owned(), group.to_owned());
         tasks.spawn(async move {
             loop {
@@ -161,6 +143,7 @@ pub(crate) async fn consume(
                     let Some(Content::Message(message)) = item?.content else {
                         continue;
                     };
+                    see(&message.body);
                     first.notify_one();
                     if how.ack_batch == 0 {
                         over(1);
@@ -205,6 +188,47 @@ pub(crate) async fn consume(
     tokio::select! {
         () = done.notified() => Ok(clock.stop(count)),
         Some(ended) = tasks.join_next() => Err(ended?.err().unwrap_or_else(|| "a loop ended".into())),
+    }
+}
+
+impl Sender {
+    pub(crate) async fn open(address: &str, topic: &str) -> Result<Self, AnyError> {
+        let publishing = pb::Publishing {
+            topics: vec![resource(topic)],
+            max_body_size: 4 << 20,
+            validate_message_type: false,
+        };
+        let settings = PubSub::Publishing(publishing);
+        Ok(Self {
+            raw: Raw::open(address, topic, pb::ClientType::Producer, settings).await?,
+            topic: topic.to_owned(),
+        })
+    }
+
+    pub(crate) async fn send(&mut self, seq: usize, body: Vec<u8>) -> Result<(), AnyError> {
+        let system = pb::SystemProperties {
+            message_id: format!("01{seq:030X}"),
+            message_type: pb::MessageType::Normal.into(),
+            body_encoding: pb::Encoding::Identity.into(),
+            ..Default::default()
+        };
+        let message = pb::Message {
+            topic: Some(resource(&self.topic)),
+            body: body.into(),
+            system_properties: Some(system),
+            ..Default::default()
+        };
+        let request = self.raw.request(pb::SendMessageRequest {
+            messages: vec![message],
+        });
+        check(
+            self.raw
+                .stub
+                .send_message(request)
+                .await?
+                .into_inner()
+                .status,
+        )
     }
 }
 

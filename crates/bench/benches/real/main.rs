@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! ROCKETMQ_ENDPOINTS=127.0.0.1:8081 ROCKETMQ_NAMESRV=127.0.0.1:9876 [GO_PEER=PROGRAM] \
-//!     cargo bench -p bench --bench real [-- consume|send|ablations|idle]
+//!     cargo bench -p bench --bench real [-- consume|send|latency|stop|ablations|idle]
 //! ```
 //!
 //! Messages are JSON of 1 KB. A run counts from the first message to the last acknowledgement.
@@ -11,18 +11,23 @@
 
 mod figures;
 mod floor;
+mod latency;
 mod ours;
+mod stop;
 
-use std::process::Stdio;
+use std::{process::Stdio, time::SystemTime};
 
 use rocketmq_admin::{Admin, GroupSpec, TopicSpec};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     process::Command,
     time::{Duration, timeout},
 };
 
-use self::{figures::Figures, floor::Consume};
+use self::{
+    figures::{Figures, Latency},
+    floor::Consume,
+};
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -38,6 +43,7 @@ const IDLE: Duration = Duration::from_secs(20);
 const FLOOR: &str = "floor:4:128:4";
 
 const CONSUMERS: &[&str] = &[FLOOR, "client", "stack", "traced", "go"];
+const LATENCIES: &[&str] = &["floor", "stack", "go"];
 const SENDERS: &[&str] = &["floor", "stack", "go"];
 const ABLATIONS: &[&str] = &[
     "floor:1:0:0",
@@ -80,9 +86,15 @@ async fn main() -> Result<(), AnyError> {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let endpoints = std::env::var("ROCKETMQ_ENDPOINTS").unwrap_or_else(|_| "127.0.0.1:8081".into());
     match args[..] {
-        ["run", "send", who, topic] => run_send(&endpoints, who, topic).await?.print(),
+        ["run", "send", who, topic] => figures::print(&run_send(&endpoints, who, topic).await?),
         ["run", "consume", who, topic, group] => {
-            run_consume(&endpoints, who, topic, group).await?.print()
+            figures::print(&run_consume(&endpoints, who, topic, group).await?)
+        }
+        ["run", "e2e", who, topic, group] => {
+            figures::print(&latency::run(&endpoints, who, topic, group).await?)
+        }
+        ["run", "stop", out, handlers, topic, group] => {
+            stop::run(&endpoints, out, handlers.parse()?, topic, group).await
         }
         _ => {
             Bench::new(endpoints)?
@@ -115,7 +127,7 @@ async fn run_consume(
             ack_batch,
             acks,
         };
-        return floor::consume(endpoints, topic, group, MESSAGES, how).await;
+        return floor::consume(endpoints, topic, group, MESSAGES, how, |_| ()).await;
     }
     match who {
         "client" => ours::consume_bare(endpoints, topic, group, MESSAGES).await,
@@ -127,11 +139,17 @@ fn body(seq: usize) -> Result<Vec<u8>, AnyError> {
     Ok(serde_json::to_vec(&Event::new(seq))?)
 }
 
+/// Since 1970.
+fn now_nanos() -> u64 {
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl Event {
     fn new(seq: usize) -> Self {
         Self {
             seq,
-            ts: 1_767_225_600_000,
+            ts: now_nanos(),
             event_name: "page_view".to_owned(),
             report_data: "x".repeat(930),
         }
@@ -158,6 +176,8 @@ impl Bench {
             }
             "send" => self.compare("send", SENDERS).await,
             "consume" => self.compare("consume", CONSUMERS).await,
+            "latency" => self.latency().await,
+            "stop" => self.stop().await,
             "ablations" => self.compare("consume", ABLATIONS).await,
             "idle" => {
                 let mut topics = Vec::new();
@@ -169,14 +189,13 @@ impl Bench {
                 self.admin.create_group(&GroupSpec::new(&group)).await?;
                 ours::idle(&self.endpoints, &topics, &group, IDLE).await
             }
-            _ => Err("consume | send | ablations | idle".into()),
+            _ => Err("consume | send | latency | stop | ablations | idle".into()),
         }
     }
 
     /// Everybody in turn, and the table. The first turn warms the server up and does not count.
     async fn compare(&mut self, what: &str, who: &[&str]) -> Result<(), AnyError> {
-        let who = who.iter().filter(|it| **it != "go" || self.go.is_some());
-        let who: Vec<&str> = who.copied().collect();
+        let who = self.who(who);
         let mut all = vec![Vec::new(); who.len()];
         for turn in 0..=TURNS {
             for (who, figures) in who.iter().zip(&mut all) {
@@ -188,9 +207,7 @@ impl Bench {
         }
         println!(
             "{what} {MESSAGES}: median of {TURNS} turns (least, most); load {}",
-            std::fs::read_to_string("/proc/loadavg")
-                .unwrap_or_default()
-                .trim()
+            load()
         );
         let floor = median(
             &mut all[0]
@@ -213,6 +230,46 @@ impl Bench {
         Ok(())
     }
 
+    /// From a send to the handler, at a rate that nobody has trouble with.
+    async fn latency(&mut self) -> Result<(), AnyError> {
+        let who = self.who(LATENCIES);
+        let mut all = vec![Vec::new(); who.len()];
+        for turn in 0..=TURNS {
+            for (who, runs) in who.iter().zip(&mut all) {
+                let (topic, group) = self.topic().await?;
+                let run: Latency = self.child(who, &["e2e", &topic, &group]).await?;
+                if turn > 0 {
+                    runs.push(run);
+                }
+                self.forget(&topic, &group).await?;
+            }
+        }
+        println!(
+            "send to handler at {}/s: median of {TURNS} turns (least, most), ms; load {}",
+            latency::PER_SECOND,
+            load()
+        );
+        for (who, runs) in who.iter().zip(&all) {
+            let of = |of: fn(&Latency) -> f64| {
+                let (middle, least, most) = median(&mut runs.iter().map(of).collect::<Vec<_>>());
+                let ms = |micros: f64| micros / 1e3;
+                format!("{:.2} ({:.2}, {:.2})", ms(middle), ms(least), ms(most))
+            };
+            println!(
+                "{who:8} p50 {}  p99 {}  max {}",
+                of(|run| run.p50_us),
+                of(|run| run.p99_us),
+                of(|run| run.max_us)
+            );
+        }
+        Ok(())
+    }
+
+    fn who<'a>(&self, who: &[&'a str]) -> Vec<&'a str> {
+        let there = |it: &&&str| **it != "go" || self.go.is_some();
+        who.iter().filter(there).copied().collect()
+    }
+
     async fn turn(&mut self, what: &str, who: &str) -> Result<Figures, AnyError> {
         let (topic, group) = self.topic().await?;
         let figures = if what == "send" {
@@ -221,28 +278,31 @@ impl Bench {
             floor::send(&self.endpoints, &topic, MESSAGES, IN_FLIGHT).await?;
             self.child(who, &["consume", &topic, &group]).await
         };
-        self.admin.delete_topic(&topic).await?;
-        self.admin.delete_group(&group).await?;
+        self.forget(&topic, &group).await?;
         figures
     }
 
-    async fn child(&self, who: &str, args: &[&str]) -> Result<Figures, AnyError> {
+    async fn forget(&self, topic: &str, group: &str) -> Result<(), AnyError> {
+        self.admin.delete_topic(topic).await?;
+        self.admin.delete_group(group).await?;
+        Ok(())
+    }
+
+    async fn child<T: DeserializeOwned>(&self, who: &str, args: &[&str]) -> Result<T, AnyError> {
         let mut command = match (&self.go, who) {
             (Some(go), "go") => {
                 let mut command = Command::new(go);
                 command.args([args[0], "-endpoint", &self.endpoints, "-topic", args[1]]);
-                command.args([
-                    "-n",
-                    &MESSAGES.to_string(),
-                    "-inflight",
-                    &IN_FLIGHT.to_string(),
-                ]);
-                command.args(["-quick", "1", "-extra", "plain"]);
+                command.args(["-n", &MESSAGES.to_string()]);
+                command.args(["-inflight", &IN_FLIGHT.to_string()]);
+                command.args(["-rate", &latency::PER_SECOND.to_string()]);
+                command.args(["-secs", &latency::SECONDS.to_string()]);
+                command.args(["-warm", &latency::WARM_SECONDS.to_string()]);
+                command.args(["-idle", "10s", "-quick", "1", "-extra", "plain"]);
                 if let Some(group) = args.get(2) {
                     command.args(["-group", group]);
                 }
-                command.env("rocketmq.client.enableSsl", "false");
-                command.env("rocketmq.client.logRoot", std::env::temp_dir());
+                go_settings(&mut command);
                 command
             }
             _ => {
@@ -255,7 +315,7 @@ impl Bench {
         let child = command.stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
         let output = timeout(RUN_MAX, child.wait_with_output()).await??;
         let text = String::from_utf8_lossy(&output.stdout);
-        Figures::read(&text).ok_or_else(|| format!("{who} {args:?} says {text:?}").into())
+        figures::read(&text).ok_or_else(|| format!("{who} {args:?} says {text:?}").into())
     }
 
     /// A topic and a group that nobody has used: their messages are received from the first on.
@@ -268,6 +328,17 @@ impl Bench {
         self.admin.wait_for_topic(&topic, RUN_MAX).await?;
         Ok((topic, group))
     }
+}
+
+/// Plaintext, and its log where it is in nobody's way.
+fn go_settings(command: &mut Command) {
+    command.env("rocketmq.client.enableSsl", "false");
+    command.env("rocketmq.client.logRoot", std::env::temp_dir());
+}
+
+fn load() -> String {
+    let load = std::fs::read_to_string("/proc/loadavg");
+    load.unwrap_or_default().trim().to_owned()
 }
 
 fn median(values: &mut [f64]) -> (f64, f64, f64) {

@@ -159,7 +159,7 @@ pub(crate) async fn idle(
     Ok(())
 }
 
-fn client(address: &str) -> Result<Client, AnyError> {
+pub(crate) fn client(address: &str) -> Result<Client, AnyError> {
     let endpoints = Some(address.to_owned());
     Ok(Client::new(Config {
         endpoints,
