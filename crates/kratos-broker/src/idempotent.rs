@@ -7,7 +7,9 @@
 //!   handled; the mark is extended while the handler runs. When the handler succeeds the mark says
 //!   *done*; when it fails the mark is cleared, and the retry is new.
 //! * **in flight**: another delivery of it is being handled, or was when its process died. The
-//!   message is tried again later, at the earliest when the mark has expired.
+//!   message is tried again later, when the mark has expired unless it is extended. That is no
+//!   failure: it is not counted, it opens no kill switch and makes no dead letter. Where the broker
+//!   retries it spends one of its attempts; the last is kept in this process.
 //! * **done**: it is acknowledged; the handler does not run. Marks are kept for
 //!   [`keep`](IdempotentLayer::keep) (1 day).
 //!
@@ -29,11 +31,14 @@
 //!
 //! # What it promises
 //!
-//! Two handlers never run at the same time for one message, as long as clocks run at the same
-//! speed: a handler whose mark could not be extended is dropped when the mark expires. A message
-//! is handled a second time if the process dies between the handler's last write and the mark, or
-//! if the store cannot be told that it is done. Who needs the write and the mark to be *one* step
-//! writes both in one transaction of their database: `kratos-sqlx` has that.
+//! Two handlers do not run at the same time for one message, as long as clocks run at the same
+//! speed and no process stands still for longer than [`hold`](IdempotentLayer::hold): a handler
+//! whose mark could not be extended is dropped when the mark expires. What it has asked others to
+//! do cannot be called back: a request that is under way, or a statement that a database still
+//! executes, goes on beside the next handler's. A message is handled a second time if the process
+//! dies between the handler's last write and the mark, or if the store cannot be told that it is
+//! done. Who needs the write and the mark to be *one* step writes both in one transaction of their
+//! database: `kratos-sqlx` has that.
 //!
 //! Put the layer outside of layers that may refuse a message, and inside of those that only look at
 //! it. A handler that spawns work and returns has succeeded.
@@ -307,41 +312,43 @@ async fn begin<S: Store>(
     delivery: &Delivery,
 ) -> Result<Option<Held<S>>, Failure> {
     let id = settings.key.of(delivery);
-    loop {
-        let began = tokio::time::Instant::now();
-        let begun = store.begin(&settings.scope, &id, settings.hold).await;
-        let begun = begun.map_err(|error| {
-            let what = format!(
-                "cannot mark message {id} as in flight: {}",
-                kratos::error_chain(&error)
-            );
-            Failure::typed(Disposition::Retry, "idempotency_store", what)
-        })?;
-        let left = match begun {
-            Begun::New(mark) => return Ok(Some(Held::new(store, mark, began, settings.hold))),
-            Begun::Done => {
-                settings.stats.add_duplicate();
-                tracing::debug!(message.id = %delivery.id(), "done before: acknowledged unhandled");
-                return Ok(None);
-            }
-            Begun::InFlight { left } => left,
-        };
-        settings.stats.add_in_flight();
-        if !delivery.is_last_attempt() {
-            let doublings = delivery.attempt().saturating_sub(1).min(16);
-            let wait = (IN_FLIGHT_FIRST * (1 << doublings))
-                .min(IN_FLIGHT_MAX)
-                .max(left);
+    let began = tokio::time::Instant::now();
+    let begun = store.begin(&settings.scope, &id, settings.hold).await;
+    let begun = begun.map_err(|error| {
+        let what = format!(
+            "cannot mark message {id} as in flight: {}",
+            kratos::error_chain(&error)
+        );
+        Failure::typed(Disposition::Retry, "idempotency_store", what)
+    })?;
+    match begun {
+        Begun::New(mark) => Ok(Some(Held::new(store, mark, began, settings.hold))),
+        Begun::Done => {
+            settings.stats.add_duplicate();
+            tracing::debug!(message.id = %delivery.id(), "done before: acknowledged unhandled");
+            Ok(None)
+        }
+        Begun::InFlight { left } => {
+            settings.stats.add_in_flight();
             let what = format!("message {id} is being handled by another delivery of it");
-            return Err(Failure::typed(
-                Disposition::RetryAfter(wait),
+            Err(Failure::put_off(
+                wait_for(left, delivery),
                 "in_flight",
                 what,
-            ));
+            ))
         }
-        // One more failure would make a dead letter of a message that has not failed.
-        tokio::time::sleep(left.clamp(HOLD_MIN, IN_FLIGHT_FIRST)).await;
     }
+}
+
+/// How long a message waits for a mark that lasts for `left` unless it is extended.
+fn wait_for(left: Duration, delivery: &Delivery) -> Duration {
+    if delivery.is_last_attempt() {
+        // It waits in this process, and costs a look at the store.
+        return left.clamp(IN_FLIGHT_FIRST, IN_FLIGHT_MAX);
+    }
+    let doublings = delivery.attempt().saturating_sub(1).min(16);
+    let wait = (IN_FLIGHT_FIRST * (1 << doublings)).min(IN_FLIGHT_MAX);
+    wait.max(left)
 }
 
 impl<Svc: Clone, S: Clone> Clone for Idempotent<Svc, S> {

@@ -267,7 +267,9 @@ pub(super) fn record<R>(span: &Span, ended: &Ended<R>) {
         Ended::Done(_) => {}
         Ended::Failed(failure) => {
             span.record("error.type", failure.error_type());
-            span.record("otel.status_code", "ERROR");
+            if !failure.is_put_off() {
+                span.record("otel.status_code", "ERROR");
+            }
         }
         Ended::Cancelled(why) => {
             let why = match why {

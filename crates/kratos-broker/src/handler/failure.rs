@@ -81,6 +81,8 @@ pub struct Failure {
 
 struct Inner {
     disposition: Disposition,
+    /// Nobody has failed: the handler did not run.
+    put_off: bool,
     error_type: &'static str,
     message: Cow<'static, str>,
 }
@@ -169,10 +171,23 @@ impl Failure {
         Self {
             inner: Box::new(Inner {
                 disposition,
+                put_off: false,
                 error_type,
                 message: message.into(),
             }),
         }
+    }
+
+    /// Not a failure of anybody: the handler is not to run before `wait` is over.
+    pub(crate) fn put_off(wait: Duration, error_type: &'static str, message: String) -> Self {
+        let mut failure = Self::typed(Disposition::RetryAfter(wait), error_type, message);
+        failure.inner.put_off = true;
+        failure
+    }
+
+    /// Whether the handler did not run, for no fault of the message or of what handlers need.
+    pub(crate) fn is_put_off(&self) -> bool {
+        self.inner.put_off
     }
 
     pub(crate) fn of<E: HandlerError>(error: &E, classified: Option<Disposition>) -> Self {

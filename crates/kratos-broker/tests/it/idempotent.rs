@@ -9,7 +9,7 @@ use std::{
 };
 
 use kratos_broker::{
-    AnyError, Delivery, Message, Policy, Router, Subscription,
+    AnyError, Delivery, KillSwitch, Message, Policy, Router, Subscription,
     idempotent::{Begun, IdempotentLayer, MemoryStore, Store},
     memory::Broker,
     testing::Started,
@@ -190,6 +190,94 @@ async fn the_mark_of_a_crashed_process_blocks_until_it_expires_and_no_longer() {
     assert!((secs(60)..secs(65)).contains(&waited), "{waited:?}");
     assert_eq!(stats.in_flight(), 1, "one attempt is spent on it");
     started.stop(secs(5)).await.unwrap();
+}
+
+/// What a process leaves behind that died while it handled these messages.
+async fn crashed_in(store: &MemoryStore, count: usize) {
+    for n in 0..count {
+        let left = store.begin("g", &format!("key:o{n}"), secs(60)).await;
+        assert!(matches!(left, Ok(Begun::New(_))));
+        std::mem::forget(left);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_crashed_process_left_neither_fails_nor_opens_the_kill_switch() {
+    for policy in [
+        Policy::new(),
+        Policy::new().in_process(5),
+        Policy::ordered(),
+    ] {
+        let broker = Broker::new();
+        let store = MemoryStore::new();
+        crashed_in(&store, 12).await;
+        let layer = by_key(store);
+        let stats = layer.stats();
+        let subscription = Subscription::new("t", "g")
+            .policy(policy)
+            .kill_switch(KillSwitch::new());
+        let handler = |_: Delivery| async {};
+        let router = Router::new()
+            .layer(layer)
+            .subscribe_with(subscription, handler);
+        let server = server(&broker, router);
+        let counters = server.counters();
+        let started = Started::start(server).await;
+        for n in 0..12 {
+            publish(&broker, Message::new("t", "x").key(format!("o{n}"))).await;
+        }
+        until("all are handled", || stats.handled() == 12).await;
+        assert!(stats.in_flight() >= 12, "{stats:?}");
+        let seen = counters.stats();
+        assert_eq!((seen.failed, seen.switch_opened), (0, 0), "{seen:?}");
+        assert!(broker.dead_letters("g").is_empty());
+        started.stop(secs(5)).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mark_that_outlasts_the_time_limit_makes_no_dead_letter_of_a_last_attempt() {
+    let broker = Broker::new();
+    let store = MemoryStore::new();
+    crashed_in(&store, 2).await;
+    let layer = by_key(store);
+    let stats = layer.stats();
+    let handler = |_: Delivery| async {};
+    let subscription = Subscription::new("t", "g")
+        .policy(Policy::new().max_attempts(1))
+        .handler_timeout(secs(10));
+    let router = Router::new()
+        .layer(layer)
+        .subscribe_with(subscription, handler);
+    let started = Started::start(server(&broker, router)).await;
+    let began = Instant::now();
+    publish(&broker, Message::new("t", "x").key("o0")).await;
+    publish(&broker, Message::new("t", "x").key("o1").group("g1")).await;
+    until("both are settled", || broker.backlog("t", "g") == 0).await;
+    assert!(broker.dead_letters("g").is_empty());
+    assert_eq!(stats.handled(), 2);
+    assert!(began.elapsed() < secs(65), "{:?}", began.elapsed());
+    started.stop(secs(5)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_last_attempt_that_waits_for_a_mark_goes_back_when_the_process_stops() {
+    let broker = Broker::new();
+    let store = MemoryStore::new();
+    crashed_in(&store, 1).await;
+    let layer = by_key(store);
+    let stats = layer.stats();
+    let handler = |_: Delivery| async {};
+    let subscription = Subscription::new("t", "g").policy(Policy::new().max_attempts(1));
+    let router = Router::new()
+        .layer(layer)
+        .subscribe_with(subscription, handler);
+    let started = Started::start(server(&broker, router)).await;
+    publish(&broker, Message::new("t", "x").key("o0")).await;
+    until("it waits", || stats.in_flight() == 1).await;
+    started.stop(secs(5)).await.unwrap();
+    assert!(broker.dead_letters("g").is_empty());
+    assert_eq!(broker.backlog("t", "g"), 1);
 }
 
 /// A store that is away on demand.

@@ -27,6 +27,12 @@ pub(crate) enum Verdict {
         /// It would have been the last.
         exhausted: bool,
     },
+    /// Its handler did not run: it waits for that here, and no attempt is spent.
+    PutOff {
+        wait: Duration,
+        /// It has no other attempt.
+        exhausted: bool,
+    },
     /// Published to the dead-letter topic.
     Bury(Box<Grave>),
     Fatal(kratos::Error),
@@ -54,6 +60,9 @@ impl Inbox {
                     switch.succeeded(job.probe);
                 }
                 Verdict::Settle(Settlement::Ack)
+            }
+            Ended::Failed(failure) if failure.is_put_off() => {
+                span.in_scope(|| self.put_off(job, failure, held_until))
             }
             Ended::Failed(failure) => span.in_scope(|| self.judge(job, failure, span, held_until)),
             Ended::Cancelled(why) => {
@@ -83,6 +92,9 @@ impl Inbox {
                     Duration::ZERO
                 };
                 return self.park(job, from_now(wait_here), wait, exhausted);
+            }
+            Verdict::PutOff { wait, exhausted } => {
+                return self.park(job, from_now(wait), wait, exhausted);
             }
             Verdict::Bury(grave) => return self.bury(job, grave),
             Verdict::Settle(how) => self.desk.settle(ticket, how),
@@ -147,6 +159,26 @@ impl Inbox {
         settings.counters.retried();
         if tally.here && (policy.is_all_here() || from_now(wait) < held_until) {
             Verdict::Park(wait)
+        } else {
+            Verdict::Settle(Settlement::RetryAfter(wait))
+        }
+    }
+
+    /// Not a failure: it is neither counted, nor told to the kill switch, nor the end of a message
+    /// that has no other attempt.
+    fn put_off(&self, job: &Job, failure: &Failure, held_until: Instant) -> Verdict {
+        self.inconclusive(job);
+        let settings = &*self.settings;
+        let (policy, tally) = (settings.policy_of(job), settings.tally(job));
+        let wait = match failure.disposition() {
+            Disposition::RetryAfter(wait) => wait,
+            _ => policy.backoff.after(tally.attempt),
+        };
+        tracing::debug!(message.id = %job.delivery.id(), ?wait, why = %failure, "not handled now");
+        let here = tally.here && (policy.is_all_here() || from_now(wait) < held_until);
+        if here || tally.exhausted {
+            let exhausted = tally.exhausted;
+            Verdict::PutOff { wait, exhausted }
         } else {
             Verdict::Settle(Settlement::RetryAfter(wait))
         }
