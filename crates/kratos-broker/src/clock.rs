@@ -25,31 +25,36 @@ pub(crate) fn before(at: Instant, wait: Duration) -> Option<Instant> {
 /// How many uses of [`Recently`] share one look at the clock.
 const USES_PER_LOOK: u32 = 64;
 
+/// How late it may be meanwhile: 32 handlers that compute for an eighth of a second and never wait.
+const LATE_MAX: Duration = Duration::from_secs(4);
+
 /// The time as a lane knows it. To read the clock may cost more than everything else that is done
 /// for a message, so one that never waits reads it once in 32 messages, and each time it has waited.
 ///
 /// What depends on it are looks at leases, before a handler starts and before its message is
-/// settled. The keeper looks at them as well, by the clock.
+/// settled: one that ends after the horizon is not over yet, for any other the clock is asked. Those
+/// end soon only if they could not be extended.
 #[derive(Debug)]
 pub(crate) struct Recently {
-    at: Instant,
+    horizon: Instant,
     left: u32,
 }
 
 impl Recently {
     pub(crate) fn new() -> Self {
         Self {
-            at: Instant::now(),
+            horizon: from_now(LATE_MAX),
             left: USES_PER_LOOK,
         }
     }
 
-    pub(crate) fn now(&mut self) -> Instant {
+    /// A time that has not come.
+    pub(crate) fn horizon(&mut self) -> Instant {
         if self.left == 0 {
             *self = Self::new();
         }
         self.left -= 1;
-        self.at
+        self.horizon
     }
 
     /// Time has passed.

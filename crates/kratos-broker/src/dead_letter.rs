@@ -38,8 +38,9 @@ pub enum DeadLetter {
     /// behind it in its key wait (not so those of the same [`Batch`](crate::Batch), which have been
     /// handled with it). It is tried again with back-off, up to
     /// [`max_hold`](crate::Subscription::max_hold); at a stop it is handed back. What the topic
-    /// refuses for good (a header that the broker does not take) is moved by the broker itself, if
-    /// it can.
+    /// refuses for good (a header that the broker does not take) is moved by the broker itself;
+    /// where it cannot ([`can_dead_letter`](crate::driver::Capabilities::can_dead_letter)), it is
+    /// tried again like any other, comes again, and each time is an error in the log.
     ///
     /// A message whose last attempt the broker counts while nobody is there to say so (a crash)
     /// is moved by the broker as in [`Native`](Self::Native): keep the policy's attempts below the

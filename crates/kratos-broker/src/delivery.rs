@@ -149,7 +149,9 @@ impl Delivery {
         self.parts.group.as_deref()
     }
 
-    /// Which attempt this is, 1 for the first: the broker's count, plus retries in this process.
+    /// Which attempt this is, 1 for the first: the broker's count, plus retries in this process. With
+    /// a policy that makes [the first retries here](crate::Policy::in_process), those count for a
+    /// message that comes again, also where nobody has made them.
     #[must_use]
     pub fn attempt(&self) -> u32 {
         self.attempt
@@ -180,15 +182,20 @@ impl Delivery {
         self.parts.partition.as_deref()
     }
 
-    /// When this attempt is cancelled, if a handler runs it: its time limit, or the end of lease
-    /// renewal.
+    /// Until when this attempt should end, if a handler runs it: its time limit, at which it is
+    /// cancelled, or the end of lease renewal. After that it may run until its last lease is over, up
+    /// to [`invisible_duration`](crate::Subscription::invisible_duration) later.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.run.deadline
     }
 
     /// A token that fires before the handler's future is dropped: lease lost, time limit passed,
-    /// shutdown. For work that the handler spawned. Outside a handler it never fires.
+    /// shutdown. For work that the handler spawned. It does not fire when the handler ends by itself,
+    /// be it with an error or a panic.
+    ///
+    /// Ask for it while the handler runs: one that is asked for later, by what the handler has left
+    /// behind, has fired. Outside the engine it never fires.
     #[must_use]
     pub fn cancelled(&self) -> CancellationToken {
         match &self.run.cell {

@@ -9,10 +9,15 @@ const WINDOW_MAX: u32 = 10_000;
 /// trying the whole backlog would only use up the attempts of every message.
 ///
 /// The switch opens after a number of failures in a row, or when too large a part of the last
-/// outcomes were failures. While it is open nothing starts, and no more is received; what is here
+/// outcomes were failures. While it is open nothing starts, and no more is asked for; what is here
 /// keeps its lease, up to [`max_hold`](crate::Subscription::max_hold). After the pause one message
 /// is tried, another one each time where there are several. If it succeeds all go on; if it fails
-/// the switch pauses again, twice as long, up to [`max_pause`](KillSwitch::max_pause).
+/// the switch pauses again, twice as long, up to [`max_pause`](KillSwitch::max_pause). One that takes
+/// longer than a minute is not waited for: another is tried, and whichever succeeds counts.
+///
+/// What an outage costs in the broker's count: one attempt for each message that a poll under way
+/// has brought and that is not here yet, per pause, and one for each that waits here longer than
+/// `max_hold`.
 ///
 /// * What counts as failure: errors to be retried, panics, time limits. Poison does not.
 /// * While it is open a failed attempt does not count: the message stays here, keeps its place in
@@ -24,8 +29,10 @@ const WINDOW_MAX: u32 = 10_000;
 /// * An open switch is seen in the server's health (degraded, or unready with
 ///   [`unready_when_open`](KillSwitch::unready_when_open)), in
 ///   [`Stats`](crate::Stats), [`Controls`](crate::Controls) and the log.
-/// * Subscriptions of one topic and group, with other tags, go on; messages of the paused one that
-///   come in meanwhile wait here and take of their common room.
+/// * Subscriptions of one topic and group, with other tags, go on until their common room is full of
+///   messages of the paused one: a broker has one stream for a topic and a group, so those come in
+///   with the others, and wait here. From then on none receives anything; health and log say so.
+///   Give what must not wait for another a group of its own.
 ///
 /// ```
 /// use std::time::Duration;

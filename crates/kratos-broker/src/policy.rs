@@ -114,6 +114,11 @@ impl Policy {
     /// [`Policy::new`], all in [`Policy::ordered`]. A retry that would be due only after the lease
     /// can be [held no longer](crate::Subscription::max_hold) is the broker's. So are those of a
     /// message that comes again, unless all are made here.
+    ///
+    /// A message that comes again counts as one that has had its retries here: nobody can know what
+    /// another process has made of it. One that nobody has seen, because its process crashed, or
+    /// stopped where a hand-back spends an attempt, has therefore used up `1 + retries` attempts, and
+    /// with a `max_attempts` of `retries + 2` is given up after one failure. Leave it a few more.
     pub const fn in_process(mut self, retries: u32) -> Self {
         self.in_process = retries;
         self

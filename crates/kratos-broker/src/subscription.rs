@@ -130,13 +130,15 @@ impl Subscription {
     /// a group; more hide the broker's latency.
     ///
     /// By default it depends on how fast the handlers are: 32, or one batch, and up to 512 as long
-    /// as that is what they do in 50 ms.
+    /// as that is what they do in 50 ms. Subscriptions of one topic and group, with other tags,
+    /// share the sum of their room.
     pub fn prefetch(mut self, messages: usize) -> Self {
         self.prefetch = Some(messages.min(PREFETCH_LIMIT));
         self
     }
 
     /// Sets how many bytes of bodies may be in this process at once: 64 MiB by default.
+    /// Subscriptions of one topic and group share the sum.
     pub fn prefetch_bytes(mut self, bytes: usize) -> Self {
         self.prefetch_bytes = bytes.max(1);
         self
@@ -252,7 +254,10 @@ impl Subscription {
     }
 
     /// Sets for how long a message may be held before the lease is no longer extended: 1 h by
-    /// default. A handler that runs longer is cancelled, and the message comes again.
+    /// default. A handler that runs longer is cancelled when the last lease has run out, at most
+    /// [`invisible_duration`](Subscription::invisible_duration) later, and the message comes again.
+    /// So does one that only waits, for a pause or a rate limit, which costs an attempt. Of
+    /// subscriptions of one topic and group the longest applies to all.
     pub fn max_hold(mut self, hold: Duration) -> Self {
         self.max_hold = hold;
         self
@@ -286,12 +291,20 @@ impl Subscription {
 
     /// Waiting and running messages together.
     pub(crate) fn capacity(&self) -> usize {
-        self.concurrency * self.batch + self.prefetch.unwrap_or(PREFETCH.max(self.batch))
+        self.room(PREFETCH)
     }
 
     /// The same while handlers keep up with what comes.
     pub(crate) fn capacity_max(&self) -> usize {
-        self.concurrency * self.batch + self.prefetch.unwrap_or(PREFETCH_MAX.max(self.batch))
+        self.room(PREFETCH_MAX)
+    }
+
+    fn room(&self, prefetch: usize) -> usize {
+        let all = self.concurrency * self.batch + self.prefetch.unwrap_or(prefetch.max(self.batch));
+        // More would lose their leases unseen.
+        let in_time = |limit: RateLimit| limit.starts_in(self.max_hold / 2);
+        let starts = self.rate_limit.map_or(usize::MAX, in_time);
+        all.min(starts.saturating_mul(self.batch))
     }
 
     /// The handler takes batches.

@@ -96,6 +96,8 @@ where
             }
             let kept = inbox.conclude_batch(jobs, handled);
             slots.retain(|slot| kept.binary_search(slot).is_err());
+        } else {
+            inbox.queue.not_started();
         }
         for slot in slots {
             inbox.queue.release(Some(slot));
@@ -121,14 +123,16 @@ where
     let time_limit = settings.handler_timeout.map(from_now);
     let deadline = time_limit.map_or(held_until, |limit| limit.min(held_until));
     let deliveries = jobs.iter().map(|job| {
+        let tally = settings.tally(job);
         let run = Run {
             deadline: Some(deadline),
-            is_last: settings.is_last(job),
+            is_last: tally.exhausted,
             cell: Some(cell.clone()),
             ticket: job.ticket,
             extensions: None,
         };
-        job.delivery.clone().with_run(job.attempt(), run)
+        let attempt = tally.attempt.max(job.attempt());
+        job.delivery.clone().with_run(attempt, run)
     });
     let batch = Deliveries::new(deliveries.collect());
     let rejected = batch.rejected();
@@ -268,10 +272,10 @@ impl Inbox {
         self.put_back(unsettled)
     }
 
-    fn put_back(&self, unsettled: BTreeMap<usize, Unsettled>) -> Vec<usize> {
+    fn put_back(&self, mut unsettled: BTreeMap<usize, Unsettled>) -> Vec<usize> {
         // None of them runs any more: only then can it be told what has overtaken the failed ones.
-        for job in unsettled.values().flat_map(|key| &key.behind) {
-            self.desk.wait(job.ticket);
+        for key in unsettled.values_mut() {
+            key.behind.retain(|job| self.desk.wait(job.ticket));
         }
         let slots = unsettled.keys().copied().collect();
         for (slot, Unsettled { failed, behind }) in unsettled {
@@ -283,12 +287,14 @@ impl Inbox {
     }
 
     /// The batch was cancelled because a lease is lost. Its other messages have not failed, and run
-    /// again; which they are is told by the desk when they are to start.
+    /// again.
     fn run_again(&self, jobs: Vec<Job>) {
         let mut keyed: BTreeMap<usize, Vec<Job>> = BTreeMap::new();
         let mut free = Vec::new();
         for job in jobs {
-            self.desk.wait(job.ticket);
+            if !self.desk.wait(job.ticket) {
+                continue;
+            }
             match job.slot() {
                 Some(slot) => keyed.entry(slot).or_default().push(job),
                 None => free.push(job),
@@ -314,9 +320,12 @@ impl Inbox {
         let keep = jobs.iter().rposition(overtaken).map_or(0, |last| last + 1);
         let back = jobs.split_off(keep);
         jobs.iter_mut().for_each(|job| job.must_finish = true);
-        let refused = self.queue.put_back(slot, jobs).err().unwrap_or_default();
-        let tickets = refused.iter().chain(&back).map(|job| job.ticket);
-        self.desk.hand_back(tickets.collect());
+        for job in self.queue.put_back(slot, jobs).err().unwrap_or_default() {
+            // The process ends before it can start.
+            self.desk.cut_off(job.ticket);
+        }
+        self.desk
+            .hand_back(back.iter().map(|job| job.ticket).collect());
     }
 }
 

@@ -113,15 +113,16 @@ impl Undertaker {
         &self.topic
     }
 
-    /// For a message whose last attempt failed in `span`.
+    /// For a message whose last attempt, of this number, failed in `span`.
     pub(crate) fn grave(
         &self,
         job: &Job,
+        attempt: u32,
         reason: Reason,
         failure: &Failure,
         span: &Span,
     ) -> Box<Grave> {
-        let (delivery, attempt) = (&job.delivery, job.attempt());
+        let delivery = &job.delivery;
         // Without a span the trace is one that is not sampled, and stays so.
         let sender = || trace::extract(|name| delivery.headers().get(name));
         Box::new(Grave {
@@ -191,7 +192,11 @@ impl Burials {
                         log(burial, &error, "handed back");
                         return self.hand_back(&burial.job);
                     }
-                    log(burial, &error, "will try again");
+                    if error.is_invalid() {
+                        refused_for_good(burial, &error);
+                    } else {
+                        log(burial, &error, "will try again");
+                    }
                     self.pause(BACKOFF.after(failures), burial).await;
                     continue;
                 }
@@ -258,5 +263,17 @@ fn log(burial: &Burial, error: &Error, what: &'static str) {
         dead_letter.topic = %burial.grave.letter.topic(),
         %error, source,
         "dead letter not published: {what}",
+    );
+}
+
+/// A letter that the topic will never take, and no broker that could move it: somebody must look.
+fn refused_for_good(burial: &Burial, error: &Error) {
+    let source = std::error::Error::source(error).map(ToString::to_string);
+    tracing::error!(
+        topic = %burial.job.delivery.topic(),
+        message.id = %burial.job.delivery.id(),
+        dead_letter.topic = %burial.grave.letter.topic(),
+        %error, source,
+        "dead letter refused for good, and the broker has no place for it: it comes again and again",
     );
 }

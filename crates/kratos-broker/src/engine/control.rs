@@ -125,10 +125,14 @@ impl Controls {
         self.lock().iter().map(Control::status).collect()
     }
 
-    /// Pauses the subscriptions of a topic in a group, until [`resume`](Controls::resume): no
-    /// handler starts, and no more is received. What runs goes on; what waits here keeps its lease
-    /// up to [`max_hold`](crate::Subscription::max_hold), and a poll that is under way may still
-    /// bring some. Answers whether there is such a subscription.
+    /// Pauses the subscriptions of a topic in a group, whatever their tags, until
+    /// [`resume`](Controls::resume): no handler starts, and no more is asked for. What runs goes on.
+    /// Answers whether there is such a subscription.
+    ///
+    /// What waits here keeps its lease up to [`max_hold`](crate::Subscription::max_hold), then it is
+    /// another member's. A poll that is under way may still bring some, and what it brings late is
+    /// not extended: for such messages too a pause that is longer costs an attempt of the broker's
+    /// count.
     ///
     /// A stop of the server takes no notice, but for messages that it must finish.
     pub fn pause(&self, topic: &str, group: &str) -> bool {
@@ -199,7 +203,7 @@ impl Control {
                 SubscriptionState::KillSwitchProbing
             }
             (Condition::Held, _) => SubscriptionState::Paused,
-            (Condition::Draining | Condition::Closed, _) => SubscriptionState::Draining,
+            (Condition::Draining, _) => SubscriptionState::Draining,
         };
         let holds = holds.unwrap_or_default();
         let age = |born| SystemTime::now().duration_since(born).unwrap_or_default();

@@ -10,7 +10,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Running, lane::Desk, queue::Queue, table::Table};
+use super::{
+    Running,
+    lane::Desk,
+    queue::{Drained, Queue},
+    table::Table,
+};
 use crate::{MessageId, driver::Consumer};
 
 /// How long a driver may take to end its receives.
@@ -22,6 +27,16 @@ const RECEIVE_END_MAX: Duration = Duration::from_millis(500);
 /// How long aborted tasks may take to let go of the consumer, and how often that is looked at.
 const LET_GO_MAX: Duration = Duration::from_millis(100);
 const LET_GO_EVERY: Duration = Duration::from_millis(1);
+
+/// For how long a stop lets messages start that wait where they are soon through: what is received
+/// ahead is what is handled in about this time.
+const WORK_OFF: Duration = Duration::from_millis(50);
+
+/// They are where all that runs was received no longer ago than this.
+const SOON: Duration = Duration::from_millis(100);
+
+/// How often it is looked at whether any still waits.
+const WORK_OFF_EVERY: Duration = Duration::from_millis(1);
 
 /// How long a server drains that stops by itself.
 const OWN_DRAIN: Duration = Duration::from_secs(5);
@@ -76,17 +91,19 @@ impl<C: Consumer> Running<C> {
         let mut endings = JoinSet::new();
         for group in &mut self.groups {
             group.table.begin_drain();
-            // What starts from here on would overtake without being seen.
-            group.queues.iter().for_each(|queue| queue.pause());
-            let queued = group.queues.iter().flat_map(|queue| queue.tickets());
-            let overtaken = group.table.overtaken(&queued.collect());
-            for queue in &group.queues {
-                let waiting = queue.drain(&overtaken).into_iter().map(|job| job.ticket);
-                group.table.hand_back(waiting);
+            let mut brisk = Vec::new();
+            for (number, queues) in group.queues.iter().enumerate() {
+                if group.table.is_brisk(number, SOON) {
+                    brisk.push(queues.clone());
+                } else {
+                    hand_back_waiting(&group.table, queues, times.cut);
+                }
             }
-            endings.spawn(end_intake(
+            endings.spawn(end_group(
                 group.table.clone(),
                 group.queues.clone(),
+                brisk,
+                times.cut,
                 std::mem::take(&mut group.intakes),
                 group.stopped.clone(),
             ));
@@ -114,7 +131,7 @@ impl<C: Consumer> Running<C> {
     fn cut_off(&mut self) {
         self.cut.cancel();
         for group in &self.groups {
-            for queue in &group.queues {
+            for queue in group.queues.iter().flatten() {
                 for job in queue.close() {
                     group.table.cut_off(job.ticket);
                 }
@@ -165,25 +182,60 @@ impl<C: Consumer> Running<C> {
     }
 }
 
-/// Ends the intake of one group: no other waits for its driver calls.
-async fn end_intake<C: Consumer>(
+/// Ends one group's intake, and works off what is `brisk`: no group waits for another's driver calls.
+async fn end_group<C: Consumer>(
     table: Arc<Table<C>>,
-    queues: Vec<Arc<Queue>>,
+    queues: Vec<Vec<Arc<Queue>>>,
+    brisk: Vec<Vec<Arc<Queue>>>,
+    cut: Instant,
     mut intakes: JoinSet<()>,
     stopped: CancellationToken,
 ) {
-    let stop = table.consumer().stop_receiving();
-    if timeout(RECEIVE_STOP_MAX, stop).await.is_err() {
-        tracing::warn!("the driver did not stop receiving in time");
-    }
+    let stop = async {
+        let stop = table.consumer().stop_receiving();
+        if timeout(RECEIVE_STOP_MAX, stop).await.is_err() {
+            tracing::warn!("the driver did not stop receiving in time");
+        }
+    };
+    let work_off = async {
+        work_off(&brisk).await;
+        brisk
+            .iter()
+            .for_each(|queues| hand_back_waiting(&table, queues, cut));
+    };
+    tokio::join!(stop, work_off);
     stopped.cancel();
     let ended = timeout(RECEIVE_END_MAX, join(&mut intakes)).await;
     if ended.is_err() {
         intakes.shutdown().await;
     }
     table.intake_ended();
-    for queue in queues {
+    for queue in queues.iter().flatten() {
         queue.finish();
+    }
+}
+
+/// Lets what waits start, for a moment: where a hand-back spends an attempt it would cost each of
+/// them one, and they are handled sooner than they come again.
+async fn work_off(topics: &[Vec<Arc<Queue>>]) {
+    let until = Instant::now() + WORK_OFF;
+    let waits = || topics.iter().flatten().any(|queue| queue.waiting() > 0);
+    while Instant::now() < until && waits() {
+        sleep(WORK_OFF_EVERY).await;
+    }
+}
+
+/// Hands back what has not started of one topic, except what must be finished and can be before the
+/// `cut`.
+fn hand_back_waiting<C: Consumer>(table: &Table<C>, queues: &[Arc<Queue>], cut: Instant) {
+    // What starts from here on would overtake without being seen.
+    queues.iter().for_each(|queue| queue.pause());
+    let queued = queues.iter().flat_map(|queue| queue.tickets());
+    let overtaken = table.overtaken(&queued.collect());
+    for queue in queues {
+        let Drained { back, late } = queue.drain(&overtaken, cut);
+        late.iter().for_each(|job| table.cut_off(job.ticket));
+        table.hand_back(back.iter().map(|job| job.ticket).collect());
     }
 }
 

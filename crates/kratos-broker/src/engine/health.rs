@@ -49,14 +49,15 @@ impl HealthBoard {
     fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Trouble>)) {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut troubles);
+        let unready = troubles.values().any(|trouble| trouble.unready);
         let worst = troubles
             .values()
-            .find(|trouble| trouble.unready)
-            .or_else(|| troubles.values().next());
-        let health = match worst {
-            Some(trouble) if trouble.unready => Health::NotServing(trouble.reason.as_str().into()),
-            Some(trouble) => Health::Degraded(trouble.reason.as_str().into()),
-            None => Health::Serving,
+            .filter(|trouble| trouble.unready == unready);
+        let reasons: Vec<_> = worst.map(|trouble| trouble.reason.as_str()).collect();
+        let health = match reasons.join("; ") {
+            _ if reasons.is_empty() => Health::Serving,
+            all if unready => Health::NotServing(all.into()),
+            all => Health::Degraded(all.into()),
         };
         self.health.send_if_modified(|now| {
             let changed = *now != health;

@@ -1,6 +1,12 @@
 //! The task that receives one topic of one group, never more than there is room for.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use tokio::{
     sync::Notify,
@@ -51,6 +57,8 @@ pub(crate) struct Intake<C: Consumer> {
     pub(crate) stop: CancellationToken,
     /// The driver receives no more: what has arrived is there to be fetched.
     pub(crate) stopped: CancellationToken,
+    /// A subscription has no room, because of others that are paused.
+    pub(crate) starved: AtomicBool,
 }
 
 /// What a receive is made with.
@@ -146,6 +154,7 @@ impl<C: Consumer> Intake<C> {
                 return None;
             }
             let room = self.wanted();
+            self.tell_who_starves(room);
             if let Some(room) = room.filter(|room| self.is_portion(*room)) {
                 return Some(Offer::Portion(room));
             }
@@ -188,6 +197,49 @@ impl<C: Consumer> Intake<C> {
         wanted.then(|| self.table.room(self.number, self.least()))
     }
 
+    /// A broker has one stream per topic and group: what a paused subscription has received stays in
+    /// the room of all.
+    fn tell_who_starves(&self, room: Option<Room>) {
+        if self.routes.len() < 2 {
+            return;
+        }
+        let full = room.is_some_and(|room| room.messages == 0);
+        let reason = full.then(|| self.starvation()).flatten();
+        if self.starved.swap(reason.is_some(), Relaxed) == reason.is_some() {
+            return;
+        }
+        let part = format!("room of {}", self.topic);
+        match reason {
+            Some(reason) => {
+                tracing::warn!("{reason}");
+                self.health.troubled(&part, reason, false);
+            }
+            None => self.health.recovered(&part),
+        }
+    }
+
+    /// Which subscriptions fill the room though they are paused, while which others are idle.
+    fn starvation(&self) -> Option<String> {
+        let (mut fill, mut idle, mut waiting) = (Vec::new(), Vec::new(), 0);
+        for (filter, queue) in &self.routes {
+            if queue.is_hungry() {
+                idle.push(filter.to_string());
+            } else if !queue.wants_more() {
+                fill.push(filter.to_string());
+                waiting += queue.waiting();
+            }
+        }
+        let starves = waiting > 0 && !idle.is_empty();
+        starves.then(|| {
+            let (topic, fill, idle) = (&self.topic, fill.join(", "), idle.join(", "));
+            format!(
+                "topic {topic}: filter {fill} is paused, and its {waiting} messages take all the \
+                 room of the group's subscriptions: filter {idle} receives nothing meanwhile (a \
+                 group of its own would)"
+            )
+        })
+    }
+
     /// Room for less than that is offered only while lanes are idle.
     fn least(&self) -> usize {
         PORTION.min(self.capacity.div_ceil(2))
@@ -197,6 +249,8 @@ impl<C: Consumer> Intake<C> {
         room.messages >= self.least() || (room.messages > 0 && self.lanes_idle())
     }
 
+    /// Of any subscription: an idle one does not wait for the next portion of a busy one beside it,
+    /// which may take long. What is asked for meanwhile is what was done during the last round trip.
     fn lanes_idle(&self) -> bool {
         self.routes.iter().any(|(_, queue)| queue.is_hungry())
     }
@@ -220,7 +274,7 @@ impl<C: Consumer> Intake<C> {
                 if job.must_finish {
                     self.table.cut_off(job.ticket);
                 } else {
-                    self.table.hand_back([job.ticket]);
+                    self.table.hand_back(vec![job.ticket]);
                 }
             }
         }

@@ -5,7 +5,10 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, MissedTickBehavior, timeout_at};
 
-use super::table::{Due, Table};
+use super::{
+    queue::Queue,
+    table::{Due, Table},
+};
 use crate::{Result, driver::Consumer};
 
 /// Most extensions of one group under way at once.
@@ -15,8 +18,12 @@ const EXTENSIONS_MAX: usize = 32;
 /// when half of it is left, at the latest an eighth later.
 const TICKS_PER_LEASE: u32 = 8;
 
-/// Extends leases until it is dropped.
-pub(crate) async fn run<C: Consumer>(table: Arc<Table<C>>, invisible: Duration) {
+/// Extends leases until it is dropped, and takes out of their queues what has lost its own.
+pub(crate) async fn run<C: Consumer>(
+    table: Arc<Table<C>>,
+    queues: Vec<Arc<Queue>>,
+    invisible: Duration,
+) {
     let tick = (invisible / TICKS_PER_LEASE).max(Duration::from_millis(1));
     let mut ticks = tokio::time::interval(tick);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -38,6 +45,10 @@ pub(crate) async fn run<C: Consumer>(table: Arc<Table<C>>, invisible: Duration) 
                 due.sort_by_key(|due| due.expires_at);
                 waiting.extend(due);
             }
+        }
+        let gone = table.take_gone();
+        if !gone.is_empty() {
+            queues.iter().for_each(|queue| queue.purge(&gone));
         }
     }
 }

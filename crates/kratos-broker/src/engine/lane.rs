@@ -39,11 +39,12 @@ use crate::{
 /// The lease table, as lanes see it: it knows the driver, they do not.
 pub(crate) trait Desk: Send + Sync {
     /// A message is about to run on a lane; `None` if its lease is gone. Answers when renewal of
-    /// the lease ends.
-    fn start(&self, ticket: Ticket, cell: &Arc<LaneCell>, now: Instant) -> Option<Instant>;
+    /// the lease ends. A lease that ends after the `horizon` is good without a look at the clock.
+    fn start(&self, ticket: Ticket, cell: &Arc<LaneCell>, horizon: Instant) -> Option<Instant>;
 
-    /// A message waits again, for its next attempt in this process.
-    fn wait(&self, ticket: Ticket);
+    /// A message waits again, for its next attempt in this process; false if it does not, because
+    /// its lease is gone or given up.
+    fn wait(&self, ticket: Ticket) -> bool;
 
     /// A message is given up and will be published to the dead-letter topic.
     fn bury(&self, ticket: Ticket);
@@ -59,8 +60,8 @@ pub(crate) trait Desk: Send + Sync {
         self.settle_at(ticket, how, Instant::now());
     }
 
-    /// A message is over, at this time.
-    fn settle_at(&self, ticket: Ticket, how: Settlement, now: Instant);
+    /// A message is over. A lease that ends after the `horizon` is good without a look at the clock.
+    fn settle_at(&self, ticket: Ticket, how: Settlement, horizon: Instant);
 
     /// Messages that never started are handed back.
     fn hand_back(&self, tickets: Vec<Ticket>);
@@ -133,7 +134,9 @@ where
     while let Some(job) = inbox.next(&mut recently).await {
         let slot = job.slot();
         inbox.cell.begin(job.ticket);
-        let started = inbox.desk.start(job.ticket, &inbox.cell, recently.now());
+        let started = inbox
+            .desk
+            .start(job.ticket, &inbox.cell, recently.horizon());
         if let Some(held_until) = started {
             let (verdict, panicked) = attempt(&mut service, &inbox, &job, held_until).await;
             inbox.cell.end();
@@ -146,7 +149,7 @@ where
             }
             match verdict {
                 Verdict::Settle(how) => {
-                    inbox.desk.settle_at(job.ticket, how, recently.now());
+                    inbox.desk.settle_at(job.ticket, how, recently.horizon());
                     inbox.queue.release(slot);
                 }
                 verdict => inbox.conclude(job, verdict),
@@ -154,6 +157,7 @@ where
         } else {
             inbox.cell.end();
             inbox.inconclusive(&job);
+            inbox.queue.not_started();
             inbox.queue.release(slot);
         }
         // A backlog and a handler that never waits must not starve the other tasks.
@@ -174,14 +178,16 @@ where
 {
     let settings = &*inbox.settings;
     let time_limit = settings.handler_timeout.map(from_now);
+    let tally = settings.tally(job);
     let run = Run {
         deadline: Some(time_limit.map_or(held_until, |limit| limit.min(held_until))),
-        is_last: settings.is_last(job),
+        is_last: tally.exhausted,
         cell: Some(inbox.cell.clone()),
         ticket: job.ticket,
         extensions: None,
     };
-    let delivery = job.delivery.clone().with_run(job.attempt(), run);
+    let attempt = tally.attempt.max(job.attempt());
+    let delivery = job.delivery.clone().with_run(attempt, run);
     let (span, parent) = span::process(settings, &delivery);
 
     // The whole attempt is inside, the drop of the handler's future too: either may panic.
@@ -298,9 +304,10 @@ impl Inbox {
 // === impl LaneSettings ===
 
 impl LaneSettings {
-    /// Whether a failure of this attempt would be the last.
-    pub(super) fn is_last(&self, job: &Job) -> bool {
-        self.tally(job).exhausted
+    /// The number of an attempt, as handlers see it. With retries here before those of the broker
+    /// neither count alone goes on where the other one ends.
+    pub(super) fn attempt_of(&self, job: &Job) -> u32 {
+        self.tally(job).attempt.max(job.attempt())
     }
 
     /// Whether this is the last attempt of a message that has failed before.

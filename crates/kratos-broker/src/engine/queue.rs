@@ -2,6 +2,7 @@
 
 mod batch;
 mod gate;
+mod purge;
 mod slots;
 
 use std::{
@@ -70,7 +71,15 @@ pub(crate) enum Condition {
     /// By hand.
     Held,
     Draining,
-    Closed,
+}
+
+/// What a drain takes out.
+#[derive(Debug, Default)]
+pub(crate) struct Drained {
+    /// To be handed back.
+    pub(crate) back: Vec<Job>,
+    /// What must be finished, and cannot start before handlers are cut off.
+    pub(crate) late: Vec<Job>,
 }
 
 enum Pop {
@@ -112,7 +121,7 @@ impl Job {
         self
     }
 
-    /// Which attempt comes next, as handlers see it.
+    /// Which attempt comes next: the broker's count, and what was made here since.
     pub(crate) fn attempt(&self) -> u32 {
         self.delivery.broker_attempt().saturating_add(self.failures)
     }
@@ -150,7 +159,7 @@ impl Queue {
         for mut job in jobs {
             match state.mode {
                 Mode::Open => {}
-                Mode::Paused | Mode::Draining if job.must_finish => {}
+                Mode::Paused | Mode::Draining if job.must_finish && !state.is_in_vain() => {}
                 Mode::Paused | Mode::Draining | Mode::Finishing | Mode::Closed => {
                     refused.push(job);
                     continue;
@@ -245,7 +254,9 @@ impl Queue {
         let mut state = self.lock();
         let refused = match state.mode {
             Mode::Open => false,
-            Mode::Paused | Mode::Draining | Mode::Finishing => !job.must_finish,
+            Mode::Paused | Mode::Draining | Mode::Finishing => {
+                !job.must_finish || state.is_late(until) || state.is_in_vain()
+            }
             Mode::Closed => true,
         };
         if refused {
@@ -269,6 +280,8 @@ impl Queue {
         self.lock().gate = Gate::Shut(until);
         // Somebody must be there when the time has come.
         self.changed.notify_waiters();
+        // The intake tells if others can receive nothing because of it.
+        self.hungry.notify_waiters();
     }
 
     /// Lets another message be tried: the last one told nothing.
@@ -303,8 +316,7 @@ impl Queue {
         match state.mode {
             Mode::Open if state.held => Condition::Held,
             Mode::Open => Condition::Open(state.gate),
-            Mode::Paused | Mode::Draining | Mode::Finishing => Condition::Draining,
-            Mode::Closed => Condition::Closed,
+            Mode::Paused | Mode::Draining | Mode::Finishing | Mode::Closed => Condition::Draining,
         }
     }
 
@@ -314,6 +326,11 @@ impl Queue {
         if state.mode == Mode::Open {
             state.mode = Mode::Paused;
         }
+    }
+
+    /// How many messages have not started.
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().waiting()
     }
 
     /// The messages that have not started.
@@ -328,31 +345,48 @@ impl Queue {
     }
 
     /// Lets nothing in but what must be finished, `also` among it, and takes out what has not
-    /// started. An ordered message stays if one behind it in its slot must.
-    pub(crate) fn drain(&self, also: &HashSet<Ticket>) -> Vec<Job> {
+    /// started. An ordered message stays if one behind it in its slot must. Nothing stays that
+    /// cannot start before the `cut`.
+    pub(crate) fn drain(&self, also: &HashSet<Ticket>, cut: Instant) -> Drained {
         let mut state = self.lock();
         if matches!(state.mode, Mode::Open | Mode::Paused) {
             state.mode = Mode::Draining;
         }
-        let mut out = Vec::new();
-        for slot in &mut state.slots {
-            for job in &mut slot.jobs {
-                job.must_finish |= also.contains(&job.ticket);
-            }
-        }
+        state.cut = Some(cut);
+        let all_in_vain = state.is_in_vain();
+        let too_late = state.parked_too_late();
+        let Drained { mut back, mut late } = Drained::default();
         let mut ready = VecDeque::new();
         for entry in std::mem::take(&mut state.ready) {
             match entry {
-                Ready::Free(job) if !job.must_finish => out.push(job),
-                kept => ready.push_back(kept),
+                Ready::Free(mut job) => {
+                    job.must_finish |= also.contains(&job.ticket);
+                    match (job.must_finish, all_in_vain) {
+                        (true, false) => ready.push_back(Ready::Free(job)),
+                        (true, true) => late.push(job),
+                        (false, _) => back.push(job),
+                    }
+                }
+                slot @ Ready::Slot(_) => ready.push_back(slot),
             }
         }
         for (at, slot) in state.slots.iter_mut().enumerate() {
+            for job in &mut slot.jobs {
+                job.must_finish |= also.contains(&job.ticket);
+            }
             let held = std::mem::take(&mut slot.held);
             let last = slot.jobs.iter().rposition(|job| job.must_finish);
-            // Behind one that comes again nothing is finished for good in a kept order.
-            let keep = last.filter(|_| !(held && self.fifo)).map_or(0, |at| at + 1);
-            out.extend(slot.jobs.drain(keep..));
+            if held && self.fifo {
+                // Behind one that comes again nothing is finished for good in a kept order.
+                back.extend(slot.jobs.drain(..));
+            } else if all_in_vain || too_late.contains(&at) {
+                let (must, may): (Vec<_>, Vec<_>) =
+                    slot.jobs.drain(..).partition(|job| job.must_finish);
+                late.extend(must);
+                back.extend(may);
+            } else {
+                back.extend(slot.jobs.drain(last.map_or(0, |at| at + 1)..));
+            }
             if held {
                 ready.push_back(Ready::Slot(at));
             }
@@ -361,7 +395,7 @@ impl Queue {
         state.forget_empty_slots();
         drop(state);
         self.changed.notify_waiters();
-        out
+        Drained { back, late }
     }
 
     /// No more will come: lanes end when nothing waits.
@@ -541,6 +575,24 @@ mod tests {
         }
         let state = queue.lock();
         assert_eq!((state.slots.len(), state.index.len()), (1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_keeps_what_is_overtaken_with_a_key_or_without() {
+        let queue = queue();
+        for n in 1..=3 {
+            let parts = DeliveryParts::new("id", "t", "");
+            queue.push([Job::new(Ticket::new(n), parts.into())]);
+        }
+        push(&queue, "key");
+        let cut = crate::clock::from_now(std::time::Duration::from_secs(20));
+        let drained = queue.drain(&[Ticket::new(2), Ticket::default()].into(), cut);
+        let back: Vec<_> = drained.back.iter().map(|job| job.ticket.number()).collect();
+        assert_eq!((back, drained.late.len()), (vec![1, 3], 0));
+        let stays = next(&queue).expect("it must be finished");
+        assert_eq!((stays.ticket.number(), stays.must_finish), (2, true));
+        assert!(next(&queue).is_some_and(|job| job.is_ordered()));
+        assert!(next(&queue).is_none());
     }
 
     #[tokio::test(start_paused = true)]

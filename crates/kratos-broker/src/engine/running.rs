@@ -2,7 +2,10 @@
 
 use std::{
     future::poll_fn,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize},
+    },
     task::Poll,
     time::Duration,
 };
@@ -54,7 +57,8 @@ pub(crate) struct Running<C: Consumer> {
 /// One group's table and queues.
 pub(crate) struct RunningGroup<C: Consumer> {
     pub(crate) table: Arc<Table<C>>,
-    pub(crate) queues: Vec<Arc<Queue>>,
+    /// Of each topic, by its number in the table.
+    pub(crate) queues: Vec<Vec<Arc<Queue>>>,
     pub(crate) intakes: JoinSet<()>,
     /// Told to the intakes when the driver has stopped receiving.
     pub(crate) stopped: CancellationToken,
@@ -121,15 +125,13 @@ impl<C: Consumer> Running<C> {
             self.fatal.clone(),
         );
         let table = Arc::new(table);
-        self.helpers
-            .spawn(keeper::run(table.clone(), plan.invisible));
         self.helpers.spawn(settlements(table.clone()));
         let (mut queues, mut intakes) = (Vec::new(), JoinSet::new());
         let stopped = CancellationToken::new();
         for (number, topic) in plan.topics.into_iter().enumerate() {
             let hungry = Arc::new(Notify::new());
             let capacity = topic.limit().messages;
-            let mut routes = Vec::new();
+            let (mut routes, mut topics) = (Vec::new(), Vec::new());
             for (subscription, lanes) in topic.routes {
                 let desk: Arc<dyn Desk> = table.clone();
                 let name = subscription.to_string();
@@ -187,9 +189,10 @@ impl<C: Consumer> Running<C> {
                     desk: Some(Arc::downgrade(&desk)),
                     notes,
                 });
-                queues.push(queue.clone());
+                topics.push(queue.clone());
                 routes.push((subscription.filter, queue));
             }
+            queues.push(topics);
             let intake = Intake {
                 table: table.clone(),
                 number,
@@ -202,9 +205,13 @@ impl<C: Consumer> Running<C> {
                 hungry,
                 stop: self.stop.clone(),
                 stopped: stopped.clone(),
+                starved: AtomicBool::new(false),
             };
             intakes.spawn(intake.run());
         }
+        let all_queues = queues.iter().flatten().cloned().collect();
+        self.helpers
+            .spawn(keeper::run(table.clone(), all_queues, plan.invisible));
         self.groups.push(RunningGroup {
             table,
             queues,

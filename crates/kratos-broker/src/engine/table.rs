@@ -5,6 +5,7 @@ mod load;
 mod places;
 
 use std::{
+    collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -64,6 +65,7 @@ impl<C: Consumer> Table<C> {
             cut_off: Vec::new(),
             intake_open: true,
             put_back: Vec::new(),
+            gone: Vec::new(),
             draining: false,
             closing: false,
         };
@@ -139,6 +141,17 @@ impl<C: Consumer> Table<C> {
         self.lock().loads.iter().map(Load::in_flight).sum()
     }
 
+    /// Whether all that runs of a topic was received within this time.
+    pub(crate) fn is_brisk(&self, topic: usize, within: Duration) -> bool {
+        let state = self.lock();
+        // When renewal of a lease that is received now would end.
+        let newest = after(Instant::now(), state.loads[topic].max_hold());
+        let entries = state.places.iter().filter_map(|place| place.entry.as_ref());
+        entries
+            .filter(|entry| entry.topic == topic && matches!(entry.phase, Phase::Running(_)))
+            .all(|entry| newest.saturating_duration_since(entry.held_until) <= within)
+    }
+
     /// Waits until nothing is in flight.
     pub(crate) async fn emptied(&self) {
         loop {
@@ -155,7 +168,7 @@ impl<C: Consumer> Table<C> {
     /// The driver has answered settlements.
     pub(crate) fn settled(&self, answers: Vec<Settled>) {
         let mut state = self.lock();
-        let (mut lost, mut confirmed) = (Vec::new(), 0);
+        let (mut lost, mut refused, mut confirmed) = (Vec::new(), Vec::new(), 0);
         for Settled { ticket, result } in answers {
             let Err(error) = result else {
                 confirmed += usize::from(state.confirm(ticket));
@@ -164,22 +177,25 @@ impl<C: Consumer> Table<C> {
             let Some(entry) = state.remove(ticket) else {
                 continue;
             };
-            self.counters.refused();
-            let (topic, id) = (entry.delivery.topic(), entry.delivery.id());
             if let Some(place) = entry.place.filter(|_| entry.is_done()) {
                 lost.push(place);
                 self.counters.repeated();
                 if state.draining {
-                    state.cut_off.push(id.clone());
+                    state.cut_off.push(entry.delivery.id().clone());
                 }
             }
-            tracing::warn!(
-                %topic, message.id = %id, %error,
-                "settlement given up, the message may come again",
-            );
+            refused.push((entry.delivery, error));
         }
         drop(state);
         self.counters.confirmed(confirmed);
+        // Not under the lock: who takes the log may be slow.
+        for (delivery, error) in refused {
+            self.counters.refused();
+            tracing::warn!(
+                topic = %delivery.topic(), message.id = %delivery.id(), %error,
+                "settlement given up, the message may come again",
+            );
+        }
         for place in lost {
             self.give_up_behind(place);
         }
@@ -269,6 +285,11 @@ impl<C: Consumer> Table<C> {
         }
     }
 
+    /// What has left the table while it waited, since this was asked last: its queue has it still.
+    pub(crate) fn take_gone(&self) -> HashSet<Ticket> {
+        std::mem::take(&mut self.lock().gone).into_iter().collect()
+    }
+
     /// The server begins to stop.
     pub(crate) fn begin_drain(&self) {
         self.lock().draining = true;
@@ -300,19 +321,6 @@ impl<C: Consumer> Table<C> {
         }
     }
 
-    /// Hands messages back that never started.
-    pub(crate) fn hand_back(&self, tickets: impl IntoIterator<Item = Ticket>) {
-        for ticket in tickets {
-            // Lost, or on its way back already: what is behind a lost message of a batch is given
-            // up while it waits in its queue.
-            let goes = |entry: &mut Entry<C::Lease>| !entry.is_settled();
-            if self.lock().entry(ticket).is_some_and(goes) {
-                self.counters.handed_back();
-                self.settle(ticket, Settlement::HandBack);
-            }
-        }
-    }
-
     /// The ids of messages that were cut off or are not settled for certain.
     pub(crate) fn unfinished(&self) -> Vec<MessageId> {
         let mut state = self.lock();
@@ -333,21 +341,23 @@ impl<C: Consumer> Table<C> {
         self.counters.leases_lost();
         let (topic, id) = (entry.delivery.topic(), entry.delivery.id());
         tracing::warn!(%topic, message.id = %id, "lease lost, the message comes again");
-        if let Phase::Running(cell) = &entry.phase {
-            cell.cancel(ticket, Cancel::LeaseLost);
+        match &entry.phase {
+            Phase::Running(cell) => cell.cancel(ticket, Cancel::LeaseLost),
+            Phase::Waiting => self.lock().gone.push(ticket),
+            Phase::Burying | Phase::Decided(_) | Phase::Settling(_) => {}
         }
         self.freed.notify_waiters();
     }
 
     /// Settles a message whose lease is here, or notes what to do with it when it is back.
-    fn settle_now(&self, ticket: Ticket, how: Settlement, now: Instant) {
+    fn settle_now(&self, ticket: Ticket, how: Settlement, horizon: Instant) {
         let mut state = self.lock();
         let Some(entry) = state.entry(ticket) else {
             return;
         };
         match entry.lease.take() {
             // The message is somebody else's by now: nothing may be settled.
-            Some(_) if entry.expires_at <= now => {
+            Some(_) if entry.is_over(horizon) => {
                 drop(state);
                 self.lost(ticket);
             }
@@ -378,7 +388,7 @@ impl<C: Consumer> Table<C> {
 }
 
 impl<C: Consumer> Desk for Table<C> {
-    fn start(&self, ticket: Ticket, cell: &Arc<LaneCell>, now: Instant) -> Option<Instant> {
+    fn start(&self, ticket: Ticket, cell: &Arc<LaneCell>, horizon: Instant) -> Option<Instant> {
         let mut state = self.lock();
         let closing = state.closing;
         let entry = state.entry(ticket)?;
@@ -391,7 +401,7 @@ impl<C: Consumer> Desk for Table<C> {
             self.cut_off(ticket);
             return None;
         }
-        if entry.expires_at <= now {
+        if entry.is_over(horizon) {
             drop(state);
             self.lost(ticket);
             return None;
@@ -400,16 +410,18 @@ impl<C: Consumer> Desk for Table<C> {
         Some(entry.held_until)
     }
 
-    fn wait(&self, ticket: Ticket) {
+    fn wait(&self, ticket: Ticket) -> bool {
         let mut state = self.lock();
         let Some(entry) = state.entry(ticket) else {
-            return;
+            return false;
         };
         entry.phase = Phase::Waiting;
-        if entry.batch_lost {
+        let waits = !entry.batch_lost;
+        if !waits {
             drop(state);
             self.give_up(ticket);
         }
+        waits
     }
 
     fn bury(&self, ticket: Ticket) {
@@ -451,7 +463,7 @@ impl<C: Consumer> Desk for Table<C> {
         holds
     }
 
-    fn settle_at(&self, ticket: Ticket, how: Settlement, now: Instant) {
+    fn settle_at(&self, ticket: Ticket, how: Settlement, horizon: Instant) {
         if how == Settlement::HandBack {
             let mut state = self.lock();
             if state.intake_open {
@@ -464,11 +476,19 @@ impl<C: Consumer> Desk for Table<C> {
                 return;
             }
         }
-        self.settle_now(ticket, how, now);
+        self.settle_now(ticket, how, horizon);
     }
 
     fn hand_back(&self, tickets: Vec<Ticket>) {
-        self.hand_back(tickets);
+        for ticket in tickets {
+            // Lost, or on its way back already: what is behind a lost message of a batch is given
+            // up while it waits in its queue.
+            let goes = |entry: &mut Entry<C::Lease>| !entry.is_settled();
+            if self.lock().entry(ticket).is_some_and(goes) {
+                self.counters.handed_back();
+                self.settle(ticket, Settlement::HandBack);
+            }
+        }
     }
 
     fn give_up(&self, ticket: Ticket) {
@@ -487,7 +507,7 @@ impl<C: Consumer> Desk for Table<C> {
             state.cut_off.push(id);
         }
         drop(state);
-        self.hand_back([ticket]);
+        self.hand_back(vec![ticket]);
     }
 
     fn fatal(&self, error: kratos::Error) {
@@ -498,7 +518,11 @@ impl<C: Consumer> Desk for Table<C> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{DeliveryParts, Result, Topic, clock::from_now, driver::BatchPlace};
+    use crate::{
+        DeliveryParts, Result, Topic,
+        clock::{Recently, from_now},
+        driver::BatchPlace,
+    };
 
     /// Takes settlements and never answers.
     struct Mute;
@@ -554,11 +578,70 @@ mod tests {
         let (table, [first, second]) = batch_of_two(&counters);
         table.lost(first);
         // The drain finds it in its queue.
-        table.hand_back([second]);
+        table.hand_back(vec![second]);
         table.settled(vec![Settled {
             ticket: second,
             result: Ok(()),
         }]);
         assert_eq!((table.in_flight(), counters.stats().handed_back), (0, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_that_has_not_looked_at_the_clock_starts_nothing_whose_lease_is_over() {
+        let counters = Counters::default();
+        let (table, [first, _]) = batch_of_two(&counters);
+        tokio::time::advance(Duration::from_secs(9)).await;
+        let mut recently = Recently::new();
+        tokio::time::advance(Duration::from_secs(2)).await;
+        let cell = Arc::new(LaneCell::new(Arc::default()));
+        assert_eq!(table.start(first, &cell, recently.horizon()), None);
+        assert_eq!(counters.stats().leases_lost, 2, "and that of the one behind");
+    }
+
+    /// Looks whether the table's lock is free, for each line of the log.
+    struct LockWatch(Arc<Table<Mute>>, Arc<Mutex<Vec<bool>>>);
+
+    impl tracing::Subscriber for LockWatch {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+        fn event(&self, _: &tracing::Event<'_>) {
+            let free = self.0.state.try_lock().is_ok();
+            self.1.lock().unwrap().push(free);
+        }
+
+        fn enter(&self, _: &tracing::span::Id) {}
+
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_logged_under_the_lock() {
+        let (table, [first, second]) = batch_of_two(&Counters::default());
+        let (table, lines) = (Arc::new(table), Arc::default());
+        let watch = LockWatch(table.clone(), Arc::clone(&lines));
+        tracing::subscriber::with_default(watch, || {
+            table.settle(first, Settlement::Ack);
+            let error = crate::Error::invalid("refused");
+            table.settled(vec![Settled {
+                ticket: first,
+                result: Err(error),
+            }]);
+            table.lost(second);
+        });
+        let lines = lines.lock().unwrap();
+        assert!(
+            lines.len() >= 2 && lines.iter().all(|free| *free),
+            "{lines:?}"
+        );
     }
 }

@@ -20,7 +20,7 @@ pub struct Tag(pub String);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Attempt(pub u32);
 
-/// When this attempt is cancelled: the handler's time limit, else the end of lease renewal.
+/// Until when this attempt should end: see [`Delivery::deadline`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(pub Instant);
 

@@ -116,6 +116,14 @@ fn check(subscription: &Subscription, system: &str, can: Capabilities) -> Result
         _ => {}
     }
     if subscription
+        .rate_limit
+        .is_some_and(|limit| limit.per.is_zero())
+    {
+        return Err(Error::invalid(format!(
+            "subscription {subscription}: a rate limit over a time of 0 limits nothing"
+        )));
+    }
+    if subscription
         .kill_switch
         .as_ref()
         .is_some_and(|switch| switch.pause.is_zero())

@@ -123,3 +123,10 @@ async fn times_in_which_nothing_can_be_handled_are_refused() {
         assert!(error.contains(what), "{error}");
     }
 }
+
+#[tokio::test]
+async fn a_rate_limit_over_no_time_is_refused() {
+    let limit = kratos_broker::RateLimit::per(5, std::time::Duration::ZERO);
+    let error = refused(&Broker::new(), [of("t", "g").rate_limit(limit)]).await;
+    assert!(error.contains("over a time of 0 limits nothing"), "{error}");
+}

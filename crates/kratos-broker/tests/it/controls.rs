@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use kratos_broker::{
-    Delivery, Message, RateLimit, Router, SubscriptionState, SubscriptionStatus, memory::Broker,
-    testing::Started,
+    Delivery, Message, RateLimit, Router, Subscription, SubscriptionState, SubscriptionStatus,
+    memory::Broker, testing::Started,
 };
 use tokio::{
     sync::Semaphore,
@@ -152,6 +152,14 @@ async fn a_paused_subscription_stops_at_once() {
 
 /// When each message starts, after the first.
 async fn starts(broker: &Broker, limit: RateLimit, count: usize) -> (Log<Instant>, Started) {
+    starts_of(broker, subscription().rate_limit(limit), count).await
+}
+
+async fn starts_of(
+    broker: &Broker,
+    subscription: Subscription,
+    count: usize,
+) -> (Log<Instant>, Started) {
     let at = Log::default();
     let handler = {
         let at = at.clone();
@@ -164,7 +172,6 @@ async fn starts(broker: &Broker, limit: RateLimit, count: usize) -> (Log<Instant
         }
     };
     publish_numbers(broker, count).await;
-    let subscription = subscription().rate_limit(limit);
     let router = Router::new().subscribe_with(subscription, handler);
     (at, Started::start(server(broker, router)).await)
 }
@@ -222,6 +229,68 @@ async fn a_wait_for_the_rate_limit_of_keyed_messages_ends_with_a_stop() {
     sleep(secs(1)).await;
     let begin = Instant::now();
     started.stop(secs(20)).await.unwrap();
-    assert!(begin.elapsed() < secs(1), "{:?}", begin.elapsed()); // today: 19 s
+    assert!(begin.elapsed() < secs(1), "{:?}", begin.elapsed());
     assert_eq!((broker.backlog("t", "g"), broker.held("t", "g")), (19, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_stop_must_finish_keeps_to_the_rate_limit_and_is_not_waited_for_in_vain() {
+    for (limit, done, took) in [
+        (
+            RateLimit::per_second(10).burst(1),
+            20,
+            millis(1_000)..millis(2_100),
+        ),
+        (RateLimit::per(1, secs(600)), 1, millis(0)..millis(500)),
+    ] {
+        // Every delivery is the last.
+        let broker = Broker::new().max_attempts(1).hand_back_spends_attempt();
+        let (at, started) = starts(&broker, limit, 20).await;
+        until("one has started", || !at.all().is_empty()).await;
+        let begin = Instant::now();
+        let stopped = started.stop(secs(20)).await;
+        assert!(took.contains(&begin.elapsed()), "{:?}", begin.elapsed());
+        let lost = stopped.map_or_else(|error| error.abandoned_ids().len(), |()| 0);
+        assert_eq!(at.len(), done, "{limit:?}");
+        // The others were not received, or are named.
+        assert_eq!(broker.dead_letters("g").len(), lost, "{limit:?}");
+        assert_eq!(done + lost + broker.backlog("t", "g"), 20, "{limit:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_is_received_than_a_rate_limit_lets_start_in_time() {
+    let broker = Broker::new();
+    let subscription = subscription()
+        .rate_limit(RateLimit::per(1, secs(60)))
+        .max_hold(secs(360));
+    let (at, started) = starts_of(&broker, subscription, 20).await;
+    sleep(secs(1)).await;
+    let held = broker.held("t", "g");
+    assert!(
+        (1..=4).contains(&held),
+        "{held}: one a minute, held for six"
+    );
+    until("all are done", || broker.backlog("t", "g") == 0).await;
+    assert_eq!(at.len(), 20, "none came twice");
+    started.stop(secs(5)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_that_are_lost_while_they_wait_take_no_starts_of_the_rate_limit() {
+    let broker = Broker::new();
+    let subscription = subscription()
+        .concurrency(1)
+        .invisible_duration(secs(10))
+        .rate_limit(RateLimit::per(1, secs(10)));
+    let (at, started) = starts_of(&broker, subscription, 20).await;
+    until("one has started", || at.len() == 1).await;
+    broker.disconnect();
+    // No lease can be extended.
+    sleep(secs(31)).await;
+    broker.reconnect();
+    let (begin, before) = (Instant::now(), at.len());
+    until("it goes on", || at.len() > before).await;
+    assert!(begin.elapsed() <= secs(15), "{:?}", begin.elapsed());
+    started.stop(secs(5)).await.unwrap();
 }

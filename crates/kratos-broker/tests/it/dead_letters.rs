@@ -41,6 +41,32 @@ fn header<'d>(delivery: &'d Delivery, name: &str) -> &'d str {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_letter_counts_the_attempts_made_here_and_those_of_the_broker() {
+    let broker = Broker::new();
+    let (dead, watcher) = watch(&broker, "dead").await;
+    let tries = Log::default();
+    let handler = {
+        let tries = tries.clone();
+        move |Attempt(attempt): Attempt| {
+            let tries = tries.clone();
+            async move {
+                tries.add(attempt);
+                failed()
+            }
+        }
+    };
+    let policy = Policy::new().max_attempts(5).in_process(2);
+    let router = Router::new().subscribe_with(to_topic().policy(policy), handler);
+    let started = Started::start(server(&broker, router)).await;
+    publish_numbers(&broker, 1).await;
+    until("it is published", || dead.len() == 1).await;
+    assert_eq!(tries.all(), [1, 2, 3, 4, 5]);
+    assert_eq!(header(&dead.all()[0], DeadLetter::ATTEMPTS), "5");
+    started.stop(secs(5)).await.unwrap();
+    watcher.stop(secs(5)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_topic_gets_the_message_as_it_was_with_the_reason() {
     let broker = Broker::new();
     let (dead, watcher) = watch(&broker, "dead").await;

@@ -49,6 +49,83 @@ async fn what_runs_is_finished_and_what_waits_is_handed_back() {
     );
 }
 
+/// A handler that takes so long; logs what it starts.
+fn takes(
+    wait: std::time::Duration,
+    began: &Log<()>,
+) -> impl Fn() -> SlowFuture + Clone + Send + Sync + use<> {
+    let began = began.clone();
+    move || {
+        let began = began.clone();
+        Box::pin(async move {
+            began.add(());
+            sleep(wait).await;
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_quick_handlers_have_before_them_is_finished_rather_than_handed_back() {
+    let broker = Broker::new().hand_back_spends_attempt();
+    let began = Log::default();
+    let router = Router::new().subscribe_with(subscription(), takes(millis(1), &began));
+    let server = server(&broker, router);
+    let (counters, controls) = (server.counters(), server.controls());
+    publish_numbers(&broker, 10_000).await;
+    let started = Started::start(server).await;
+    // As many as are received ahead at this pace.
+    until("it is at work", || began.len() >= 4_000).await;
+    let waiting = controls.subscriptions()[0].waiting;
+    assert!(waiting > 300, "{waiting} wait");
+    let begin = Instant::now();
+    started.stop(secs(20)).await.unwrap();
+    assert!(begin.elapsed() < millis(200), "{:?}", begin.elapsed());
+    let stats = counters.stats();
+    assert!(stats.handed_back < 32, "{stats:?}");
+    assert_eq!(broker.backlog("t", "g") as u64, 10_000 - stats.handled);
+    assert_eq!(broker.held("t", "g"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backlog_makes_no_stop_longer_than_the_handlers_that_run() {
+    let broker = Broker::new();
+    let began = Log::default();
+    publish_numbers(&broker, 2_000).await;
+    // At any moment: in the first round of the handlers too.
+    for wait in [10, 49, 120, 333, 700] {
+        let handler = takes(millis(50), &began);
+        let router = Router::new().subscribe_with(subscription().concurrency(8), handler);
+        let started = Started::start(server(&broker, router)).await;
+        sleep(millis(wait)).await;
+        let begin = Instant::now();
+        started.stop(secs(20)).await.unwrap();
+        let took = begin.elapsed();
+        assert!(took < millis(50 + 500), "{took:?} after {wait} ms");
+    }
+    assert_eq!(broker.backlog("t", "g"), 2_000 - began.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_starts_nothing_slow_for_what_is_quick_beside_it() {
+    let broker = Broker::new();
+    let (quick, slow) = (Log::default(), Log::default());
+    let of = |tag: &str| subscription().tags([tag]).concurrency(2);
+    let router = Router::new()
+        .subscribe_with(of("quick"), takes(millis(1), &quick))
+        .subscribe_with(of("slow"), takes(secs(5), &slow));
+    for tag in ["quick", "slow"] {
+        for n in 0..20 {
+            publish(&broker, Message::new("t", n.to_string()).tag(tag)).await;
+        }
+    }
+    let started = Started::start(server(&broker, router)).await;
+    until("two run", || slow.len() == 2).await;
+    // Just before they end.
+    sleep(millis(4_970)).await;
+    started.stop(secs(20)).await.unwrap();
+    assert_eq!((quick.len(), slow.len()), (20, 2));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_message_on_its_last_attempt_is_started_rather_than_handed_back() {
     let broker = Broker::new().max_attempts(1).hand_back_spends_attempt();

@@ -45,6 +45,7 @@ enum Step {
     Take(Duration),
     Fail,
     Wait,
+    WaitAndFail,
 }
 
 /// A handler that follows a script, and logs what it begins and ends.
@@ -81,6 +82,10 @@ impl Stage {
         match (self.script)(&name, delivery.attempt()) {
             Step::Take(time) => sleep(time).await,
             Step::Wait => self.gate.acquire().await.unwrap().forget(),
+            Step::WaitAndFail => {
+                self.gate.acquire().await.unwrap().forget();
+                return failed();
+            }
             Step::Fail => return failed(),
         }
         self.done.add(name);
@@ -411,4 +416,54 @@ async fn a_stop_at_any_moment_repeats_nothing() {
         assert_eq!(counters.stats().repeated, 0, "round {round}");
         ended.unwrap();
     }
+}
+
+/// `a0` fails and is to be tried in an hour; `b0`, behind it in their batch, is done.
+async fn stop_with_a_retry_in_an_hour(script: Script, done: usize) -> (Vec<String>, Duration) {
+    let broker = broker();
+    let stage = Stage::new(script);
+    let subscription =
+        fifo().classify(|_: &AnyError| Disposition::RetryAfter(Duration::from_secs(3600)));
+    let ids = publish_two_groups(&broker, 1).await;
+    let started = Started::start(server(&broker, stage.router(subscription))).await;
+    until("the other is done", || {
+        stage.done.len() == done && stage.began.len() == 2
+    })
+    .await;
+    let begin = Instant::now();
+    started.request(secs(20));
+    sleep(millis(100)).await;
+    stage.gate.add_permits(1);
+    let error = started.ended(secs(30)).await.unwrap_err();
+    assert_eq!(error.abandoned_ids(), ids, "both come again");
+    assert_eq!((broker.backlog("t", "g"), broker.held("t", "g")), (2, 0));
+    (stage.began.all(), begin.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_does_not_wait_for_a_retry_that_is_due_after_it() {
+    let (began, took) = stop_with_a_retry_in_an_hour(
+        |name, _| match name {
+            "a0" => Step::Fail,
+            _ => Step::Take(millis(10)),
+        },
+        1,
+    )
+    .await;
+    assert_eq!(began.len(), 2);
+    assert!(took < secs(2), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_does_not_wait_for_a_late_retry_of_what_fails_during_it() {
+    let (began, took) = stop_with_a_retry_in_an_hour(
+        |name, _| match name {
+            "a0" => Step::WaitAndFail,
+            _ => Step::Take(millis(10)),
+        },
+        1,
+    )
+    .await;
+    assert_eq!(began.len(), 2);
+    assert!(took < secs(2), "{took:?}");
 }

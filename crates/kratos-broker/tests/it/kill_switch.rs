@@ -471,3 +471,39 @@ async fn a_tried_message_that_hangs_does_not_keep_others_from_being_tried() {
     started.force();
     assert!(started.stop(secs(5)).await.is_err(), "it was cut off");
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_has_no_room_because_of_a_switched_off_sibling_is_told() {
+    let broker = Broker::new();
+    let (bad, good) = (Database::default(), Database::default());
+    bad.goes_down();
+    let of = |tag: &str| subscription().tags([tag]).kill_switch(switch());
+    let router = bad.router(of("bad")).merge(good.router(of("good")));
+    let started = Started::start(server(&broker, router)).await;
+    let reason = || match started.health() {
+        Health::Degraded(reason) => reason.to_string(),
+        _ => String::new(),
+    };
+    let told = |reason: &str| reason.contains("filter good receives nothing meanwhile");
+    for n in 0..20 {
+        publish(&broker, Message::new("t", n.to_string()).tag("bad")).await;
+    }
+    until("the switch is open", || reason().contains("kill switch")).await;
+    publish(&broker, Message::new("t", "early").tag("good")).await;
+    until("there is room", || good.done.len() == 1).await;
+    assert!(!told(&reason()), "{}", reason());
+    // One good one brings many bad ones.
+    for n in 0..500 {
+        publish(&broker, Message::new("t", n.to_string()).tag("bad")).await;
+        if n % 20 == 0 {
+            publish(&broker, Message::new("t", "between").tag("good")).await;
+        }
+    }
+    until("it is told", || told(&reason())).await;
+    let reason_now = reason();
+    assert!(reason_now.contains("kill switch open"), "{reason_now}");
+    bad.comes_back();
+    until("all are done", || broker.backlog("t", "g") == 0).await;
+    assert_eq!(started.health(), Health::Serving);
+    started.stop(secs(5)).await.unwrap();
+}

@@ -1,11 +1,13 @@
 //! The lease keeper, and what a lost lease does.
 
-use kratos_broker::{Attempt, Cancelled, Router, memory::Broker, testing::Started};
+use kratos_broker::{
+    Attempt, Backoff, Cancelled, Message, Policy, Router, memory::Broker, testing::Started,
+};
 use tokio::time::{Instant, sleep};
 
 use crate::{
     failures::OnDrop,
-    support::{Log, publish, publish_numbers, secs, server, subscription, until},
+    support::{Log, failed, publish, publish_numbers, secs, server, subscription, text, until},
 };
 
 #[tokio::test(start_paused = true)]
@@ -116,4 +118,36 @@ async fn messages_that_wait_keep_their_leases() {
         "each once, though the last waited 380 s"
     );
     started.stop(secs(25)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_does_not_wait_for_a_message_that_is_lost_while_it_waits_for_its_retry() {
+    let broker = Broker::new();
+    let runs = Log::default();
+    let handler = {
+        let runs = runs.clone();
+        move |delivery: kratos_broker::Delivery| {
+            let runs = runs.clone();
+            async move {
+                runs.add((text(&delivery), delivery.attempt(), Instant::now()));
+                if delivery.body() == "a" && delivery.attempt() == 1 {
+                    return failed();
+                }
+                Ok(())
+            }
+        }
+    };
+    let policy = Policy::ordered().backoff(Backoff::fixed(secs(3000)));
+    let subscription = subscription().ordered_policy(policy);
+    let router = Router::new().subscribe_with(subscription, handler);
+    let started = Started::start(server(&broker, router)).await;
+    let a = publish(&broker, Message::new("t", "a").key("k").group("g1")).await;
+    until("it has failed", || runs.len() == 1).await;
+    let begin = Instant::now();
+    assert!(broker.lose_lease("g", &a));
+    until("it has come again", || runs.len() == 2).await;
+    let (body, attempt, at) = runs.all()[1].clone();
+    assert_eq!((body.as_str(), attempt), ("a", 2));
+    assert!(at - begin < secs(60), "{:?}", at - begin);
+    started.stop(secs(5)).await.unwrap();
 }

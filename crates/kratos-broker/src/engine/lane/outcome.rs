@@ -212,7 +212,8 @@ impl Inbox {
             }
             Some(undertaker) => {
                 span.record("dead_letter.topic", undertaker.topic().as_str());
-                Verdict::Bury(undertaker.grave(job, reason, failure, span))
+                let attempt = self.settings.attempt_of(job);
+                Verdict::Bury(undertaker.grave(job, attempt, reason, failure, span))
             }
         }
     }
@@ -232,26 +233,34 @@ impl Inbox {
     }
 
     /// Keeps a message here until its next attempt, with its lease. If the process stops it goes
-    /// back to the broker, or is tried here after `wait` if others are done behind it.
+    /// back to the broker, or is tried here after `wait` if others are done behind it and the end
+    /// is not before that.
     fn park(&self, job: Job, until: Instant, wait: Duration, exhausted: bool) {
         let (ticket, slot) = (job.ticket, job.slot());
-        self.desk.wait(ticket);
-        let refused = match self.queue.park(job, until) {
+        if !self.desk.wait(ticket) {
+            // It is somebody else's: its key waits for nothing.
+            return self.queue.release(slot);
+        }
+        let parked = match self.queue.park(job, until) {
             Err(mut job) if self.desk.is_overtaken(ticket) => {
                 job.must_finish = true;
-                self.queue.park(job, from_now(wait)).is_err()
+                self.queue.park(job, from_now(wait))
             }
-            parked => parked.is_err(),
+            parked => parked,
         };
-        if refused && exhausted {
+        let Err(job) = parked else {
+            return;
+        };
+        if job.must_finish {
+            // The process ends before its time comes.
+            self.desk.cut_off(ticket);
+        } else if exhausted {
             // It is not its fault, as far as anybody knows: no dead letter.
             self.desk.hand_back(vec![ticket]);
-        } else if refused {
+        } else {
             self.desk.settle(ticket, Settlement::RetryAfter(wait));
         }
-        if refused {
-            self.queue.release(slot);
-        }
+        self.queue.release(slot);
     }
 
     fn log(&self, job: &Job, failure: &Failure, what: &'static str) {
@@ -259,7 +268,7 @@ impl Inbox {
             group = %self.settings.group,
             topic = %job.delivery.topic(),
             message.id = %job.delivery.id(),
-            attempt = job.attempt(),
+            attempt = self.settings.attempt_of(job),
             error.type = failure.error_type(),
             error = %failure,
             "{what}",

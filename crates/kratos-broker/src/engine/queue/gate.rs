@@ -59,6 +59,11 @@ impl Bucket {
         (at > now).then_some(at)
     }
 
+    /// One that was to start did not.
+    pub(super) fn give_back(&mut self) {
+        self.due = self.due.checked_sub(self.every).unwrap_or(self.due);
+    }
+
     /// One starts.
     pub(super) fn take(&mut self, now: Instant) {
         self.due = after(self.due.max(now), self.every);

@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, VecDeque},
+    collections::{BinaryHeap, HashMap, HashSet, VecDeque},
     hash::{BuildHasherDefault, Hasher},
 };
 
@@ -30,6 +30,8 @@ pub(super) struct State {
     /// By hand.
     pub(super) held: bool,
     pub(super) rate: Option<Bucket>,
+    /// The server stops, and cuts handlers off then.
+    pub(super) cut: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -102,7 +104,7 @@ impl State {
         match self.mode {
             Mode::Open => true,
             Mode::Paused | Mode::Draining | Mode::Finishing => {
-                jobs.iter().all(|job| job.must_finish)
+                jobs.iter().all(|job| job.must_finish) && !self.is_in_vain()
             }
             Mode::Closed => false,
         }
@@ -180,6 +182,30 @@ impl State {
         rate.wait(Instant::now())
     }
 
+    /// Whether a time is so late that the stop does not wait for it.
+    pub(super) fn is_late(&self, at: Instant) -> bool {
+        self.cut.is_some_and(|cut| at >= cut)
+    }
+
+    /// Whether the rate limit lets nothing start before the end.
+    pub(super) fn is_in_vain(&self) -> bool {
+        let at = self
+            .rate
+            .as_ref()
+            .and_then(|rate| rate.wait(Instant::now()));
+        at.is_some_and(|at| self.is_late(at))
+    }
+
+    /// The slots that wait for a time that is too late.
+    pub(super) fn parked_too_late(&self) -> HashSet<usize> {
+        let late = |until| self.is_late(until);
+        let parked = self.parked.iter().map(|Reverse(parked)| *parked);
+        parked
+            .filter(|(until, at)| late(*until) && self.slots[*at].parked)
+            .map(|(_, at)| at)
+            .collect()
+    }
+
     /// A message starts.
     pub(super) fn starts(&mut self, probe: bool) {
         if probe {
@@ -202,7 +228,7 @@ impl State {
         }
     }
 
-    fn waiting(&self) -> usize {
+    pub(super) fn waiting(&self) -> usize {
         let free = |entry: &&Ready| matches!(entry, Ready::Free(_));
         let slots = self.slots.iter().map(|slot| slot.jobs.len());
         self.ready.iter().filter(free).count() + slots.sum::<usize>()

@@ -62,6 +62,7 @@ impl<C: Consumer> Table<C> {
             }
         }
         state.put_back.retain(|ticket| !waiting.contains(ticket));
+        state.gone.extend(&waiting);
         drop(state);
         for ticket in waiting {
             self.counters.handed_back();

@@ -132,7 +132,8 @@ impl Load {
     /// received ahead.
     ///
     /// A driver relies on it that room shrinks by nothing but what it returned: places go only as
-    /// messages do.
+    /// messages do. (Not so with `SETTLING_MAX` settlements under way: a driver may then have asked
+    /// for up to `places` too many, once.)
     fn adapt(&mut self, now: Instant) {
         let took = now.saturating_duration_since(self.pace.since);
         if took >= PACE {

@@ -20,6 +20,8 @@ pub(super) struct State<L> {
     pub(super) intake_open: bool,
     /// To be handed back when intake has ended; leased until then.
     pub(super) put_back: Vec<Ticket>,
+    /// Lost or given up while they waited: still in their queues.
+    pub(super) gone: Vec<Ticket>,
     /// The server stops: what will come again is reported at its end.
     pub(super) draining: bool,
     /// Handlers are being cut off: none starts.
@@ -144,6 +146,12 @@ impl<L> State<L> {
 // === impl Entry ===
 
 impl<L> Entry<L> {
+    /// Whether its lease has run out. One that ends after the `horizon` has not, whatever the time.
+    #[inline]
+    pub(super) fn is_over(&self, horizon: Instant) -> bool {
+        self.expires_at <= horizon && self.expires_at <= Instant::now()
+    }
+
     /// What becomes of it is decided.
     pub(super) fn is_settled(&self) -> bool {
         self.settlement().is_some()
