@@ -36,8 +36,9 @@ pub trait Driver: Clone + Send + Sync + 'static {
     /// The consumer of one group.
     type Consumer: Consumer;
 
-    /// What the broker can do. Anything else is refused, by [`Publisher`](crate::Publisher) and by
-    /// the server's `bind`; the driver never ignores it silently.
+    /// What the broker can do. Anything else is refused: by [`Publisher`](crate::Publisher) and by
+    /// the server's `bind`, and by the driver itself, which never ignores it silently
+    /// ([`check_message`](Capabilities::check_message), [`check_group`](Capabilities::check_group)).
     fn capabilities(&self) -> Capabilities;
 
     /// Sends a message, and returns when the broker has confirmed that it has it.

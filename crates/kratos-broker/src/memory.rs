@@ -168,6 +168,7 @@ impl Driver for Broker {
     }
 
     async fn publish(&self, message: Message) -> Result<Receipt> {
+        self.capabilities.check_message(Self::SYSTEM, &message)?;
         let topic = message.is_delayed().then(|| message.topic().clone());
         let sending = self.tap.sending(&message);
         let id = {
@@ -186,6 +187,9 @@ impl Driver for Broker {
     }
 
     async fn recall(&self, handle: &RecallHandle) -> Result<()> {
+        if !self.capabilities.can_recall() {
+            return Err(Error::unsupported("this broker cannot recall messages"));
+        }
         let mut state = self.lock();
         state.faults.connected()?;
         if state.store.recall(handle.topic(), handle.token()) {
@@ -200,6 +204,7 @@ impl Driver for Broker {
     }
 
     async fn consumer(&self, mut group: GroupSpec, _cx: StartContext) -> Result<MemoryConsumer> {
+        self.capabilities.check_group(Self::SYSTEM, &group)?;
         self.lock().faults.connected()?;
         let member = self.tap.member(&group);
         group.group = self.lock().store.join(&group)?;

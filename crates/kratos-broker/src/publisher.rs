@@ -119,26 +119,11 @@ fn record(span: &Span, result: Result<&Receipt, &Error>) {
 }
 
 fn check<D: Driver>(driver: &D, message: &Message) -> Result<()> {
-    let can = driver.capabilities();
     let topic = message.topic();
-    let refuse = |what: &str| {
-        let system = D::SYSTEM;
-        Err(Error::unsupported(format!(
-            "{system} cannot {what}: message to topic {topic} refused"
-        )))
-    };
     if topic.is_empty() {
         return Err(Error::invalid("the message has no topic"));
     }
-    if message.group_ref().is_some() && !can.can_order() {
-        return refuse("keep messages of a group in order");
-    }
-    if message.is_delayed() && !can.can_delay() {
-        return refuse("delay messages");
-    }
-    if message.has_priority() && !can.can_prioritise() {
-        return refuse("prioritise messages");
-    }
+    driver.capabilities().check_message(D::SYSTEM, message)?;
     for (name, value) in message.headers_ref().iter() {
         // No broker keeps these: they end texts, or part one property from the next.
         let bad = |c: char| matches!(c, '\0' | '\u{1}' | '\u{2}');

@@ -85,11 +85,12 @@
 //! # What a driver cannot do
 //!
 //! it declares by its [`Capabilities`](crate::driver::Capabilities), and
-//! [`refusal`] checks that it is really refused, not ignored. The laws about such a feature then
-//! pass without having tried anything: [`order`] without ordering, [`features`] one by one. What the
-//! harness cannot do, rather than the driver, is left out in the same way:
-//! [special topics](Harness::special_topic), [transactions](Harness::transactions),
-//! [a broker that goes away](Harness::stop_broker).
+//! [`refusal`] checks that it is really refused, not ignored: by what an application uses, and by the
+//! driver when it is asked itself. The laws about such a feature then pass without having tried
+//! anything: [`order`] without ordering, [`features`] one by one. What the harness cannot do, rather
+//! than the driver, is left out in the same way: [special topics](Harness::special_topic),
+//! [transactions](Harness::transactions), [a broker that goes away](Harness::stop_broker). A law that
+//! is not tried says so in its output (`-- --show-output`).
 //!
 //! # How laws run
 //!

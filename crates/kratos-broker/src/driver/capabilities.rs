@@ -1,5 +1,8 @@
 //! What a broker can do.
 
+use super::{Filter, GroupSpec};
+use crate::{Error, Message, Result};
+
 /// What a broker can do, declared by its driver.
 ///
 /// ```
@@ -80,5 +83,67 @@ impl Capabilities {
         /// A message that is handed back unstarted has spent one of its attempts. The engine then
         /// starts a message on its last attempt rather than hand it back.
         hand_back_spends_attempt, counts_hand_back;
+    }
+
+    /// Refuses a message that asks for what is not among these. A
+    /// [`Publisher`](crate::Publisher) does so before the driver sees the message; a driver does, for
+    /// those who use it without one. `system` is the driver's [`SYSTEM`](super::Driver::SYSTEM).
+    ///
+    /// # Errors
+    ///
+    /// [Unsupported](Error::is_unsupported), with what the message asks for.
+    pub fn check_message(&self, system: &str, message: &Message) -> Result<()> {
+        let asked = [
+            (
+                message.group_ref().is_some() && !self.ordering,
+                "keep messages of a group in order",
+            ),
+            (message.is_delayed() && !self.delay, "delay messages"),
+            (
+                message.has_priority() && !self.priority,
+                "prioritise messages",
+            ),
+        ];
+        let topic = message.topic();
+        refuse(asked, |what| {
+            format!("{system} cannot {what}: message to topic {topic} refused")
+        })
+    }
+
+    /// Refuses a group that asks for what is not among these, as
+    /// [`check_message`](Self::check_message) does.
+    ///
+    /// # Errors
+    ///
+    /// [Unsupported](Error::is_unsupported), with what the group asks for.
+    pub fn check_group(&self, system: &str, group: &GroupSpec) -> Result<()> {
+        let filters = |is: fn(&Filter) -> bool| group.topics.iter().any(|spec| is(&spec.filter));
+        let asked = [
+            (
+                filters(|filter| matches!(filter, Filter::Tags(_))) && !self.tag_filter,
+                "filter by tag",
+            ),
+            (
+                filters(|filter| matches!(filter, Filter::Sql(_))) && !self.sql_filter,
+                "filter by sql",
+            ),
+            (group.fifo && !self.ordering, "keep messages in order"),
+            (
+                group.broadcast && !self.broadcast,
+                "give every instance every message (broadcast)",
+            ),
+        ];
+        let group = &group.group;
+        refuse(asked, |what| {
+            format!("{system} cannot {what}: group {group} refused")
+        })
+    }
+}
+
+/// The first of what is asked for and missing.
+fn refuse<const N: usize>(asked: [(bool, &str); N], say: impl Fn(&str) -> String) -> Result<()> {
+    match asked.iter().find(|(missing, _)| *missing) {
+        Some((_, what)) => Err(Error::unsupported(say(what))),
+        None => Ok(()),
     }
 }

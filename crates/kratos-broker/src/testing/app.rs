@@ -169,13 +169,17 @@ impl<D: Watched> TestApp<D> {
         self.journal.attempts(group)
     }
 
-    /// What a group has acknowledged, in the order it was confirmed.
+    /// What a group has acknowledged, in the order it was confirmed: what its handlers have done, and
+    /// with [`DeadLetter::topic`](crate::DeadLetter::topic) also what was given up, since the engine
+    /// acknowledges it once it lies in that topic. There it is [published](TestApp::published), with
+    /// the reason in its headers.
     #[must_use]
     pub fn consumed(&self, group: &str) -> Vec<Delivery> {
         self.journal.consumed(group)
     }
 
-    /// The dead letters of a group, oldest first, as they were at their last attempt.
+    /// The dead letters of a group, oldest first, as they were at their last attempt: those that the
+    /// broker has moved ([`DeadLetter::Native`](crate::DeadLetter::Native)).
     #[must_use]
     pub fn dead_letters(&self, group: &str) -> Vec<Delivery> {
         self.journal.dead_letters(group)

@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
+use opentelemetry_sdk::trace::SpanData;
 use tokio::time::{Instant, sleep};
 
 use super::{
     Harness, Started, TopicKind, eventually,
-    place::{Place, can, prime, prime_any, subscription},
+    place::{Place, can, not_tried, prime, prime_any, subscription},
+    trace::{named, spans},
     witness::{Seen, publish_all, see},
 };
 use crate::{
@@ -24,7 +26,10 @@ async fn serve<H: Harness>(h: &H, subscription: Subscription) -> (Started, Seen)
 
 async fn place<H: Harness>(h: &H, kind: TopicKind, hint: &str) -> Option<Place> {
     let place = Place {
-        topic: h.special_topic(kind, hint).await?,
+        topic: h.special_topic(kind, hint).await.or_else(|| {
+            not_tried(&format!("there are no topics of the kind {kind:?}"));
+            None
+        })?,
         group: h.group(hint).await,
     };
     prime(h, &place.topic, &place.group).await;
@@ -43,7 +48,7 @@ fn bodies(seen: &Seen) -> Vec<Bytes> {
 pub async fn a_delayed_message_comes_at_its_time_unless_it_is_called_back<H: Harness>(h: &H) {
     const DELAY: Duration = Duration::from_secs(4);
     if !can(h, Capabilities::can_delay).await {
-        return;
+        return not_tried("the driver cannot delay messages");
     }
     let Some(place) = place(h, TopicKind::Delayed, "delay").await else {
         return;
@@ -86,7 +91,7 @@ pub async fn a_delayed_message_comes_at_its_time_unless_it_is_called_back<H: Har
 /// It gets others.
 pub async fn an_sql_filter_chooses_by_headers<H: Harness>(h: &H) {
     if !can(h, Capabilities::can_sql_filter).await {
-        return;
+        return not_tried("the driver cannot filter by SQL");
     }
     let topic = h.topic("sql").await;
     let group = h.group("sql").await;
@@ -119,7 +124,7 @@ pub async fn an_sql_filter_chooses_by_headers<H: Harness>(h: &H) {
 /// They do not.
 pub async fn a_higher_priority_comes_first<H: Harness>(h: &H) {
     if !can(h, Capabilities::can_prioritise).await {
-        return;
+        return not_tried("the driver has no priorities");
     }
     let Some(place) = place(h, TopicKind::Prioritised, "priority").await else {
         return;
@@ -156,11 +161,12 @@ pub async fn a_higher_priority_comes_first<H: Harness>(h: &H) {
 /// It is not so.
 pub async fn a_transaction_delivers_what_was_committed<H: Harness>(h: &H) {
     if !can(h, Capabilities::can_transact).await || !h.transactions() {
-        return;
+        return not_tried("the driver has no transactions, or the harness wants none");
     }
     let Some(place) = place(h, TopicKind::Transactional, "transaction").await else {
         return;
     };
+    let exporter = spans(&place.topic);
     let (server, seen) = serve(h, place.subscription(h)).await;
     let publisher = Publisher::new(h.checking_driver(&place.topic, Resolution::Commit).await);
     let cases = [
@@ -181,12 +187,18 @@ pub async fn a_transaction_delivers_what_was_committed<H: Harness>(h: &H) {
     }
     let within = h.bounds().deliver;
     eventually("both come", within, || seen.ids().len() >= 2).await;
+    // A message that is committed twice comes twice.
     sleep(Duration::from_secs(2)).await;
     server.stop(h.invisible()).await.expect("a clean stop");
     let mut got = bodies(&seen);
     got.sort();
-    got.dedup();
-    assert_eq!(got, ["committed", "unknown"]);
+    assert_eq!(got, ["committed", "unknown"], "once each");
+    let sent = named(&exporter, &format!("send {}", place.topic));
+    for delivery in seen.all() {
+        let trace = delivery.headers().get("traceparent").expect("a trace");
+        let of = |span: &SpanData| trace.contains(&span.span_context.span_id().to_string());
+        assert!(sent.iter().any(of), "{trace} is none of {sent:?}");
+    }
     drop(publisher);
 }
 
@@ -197,11 +209,11 @@ pub async fn a_transaction_delivers_what_was_committed<H: Harness>(h: &H) {
 /// It is not, or its local part runs.
 pub async fn a_transaction_without_a_checker_is_refused<H: Harness>(h: &H) {
     if !can(h, Capabilities::can_transact).await {
-        return;
+        return not_tried("the driver has no transactions");
     }
     let kind = TopicKind::Transactional;
     let Some(topic) = h.special_topic(kind, "no-checker").await else {
-        return;
+        return not_tried("there are no topics of transactions");
     };
     let publisher = Publisher::new(h.driver().await);
     let refused = publisher
@@ -221,7 +233,7 @@ pub async fn a_transaction_without_a_checker_is_refused<H: Harness>(h: &H) {
 /// One does not.
 pub async fn a_broadcast_reaches_every_instance<H: Harness>(h: &H) {
     if !can(h, Capabilities::can_broadcast).await {
-        return;
+        return not_tried("the driver cannot broadcast");
     }
     let topic = h.topic("broadcast").await;
     let of = || Subscription::new(&topic, "everyone").invisible_duration(h.invisible());
@@ -249,7 +261,7 @@ pub async fn dead_letters_can_be_consumed<H: Harness>(h: &H) {
     }
     let place = Place::new(h, "dead").await;
     let Some(letters) = h.dead_letter_topic(&place.group) else {
-        return;
+        return not_tried("dead letters are in no topic");
     };
     prime(h, &place.topic, &place.group).await;
     let poisoned = place

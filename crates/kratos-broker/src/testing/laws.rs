@@ -54,6 +54,7 @@ macro_rules! __laws {
             settling {
                 d17_settling_out_of_order_is_safe,
                 d17_what_is_done_behind_a_message_that_is_handed_back_comes_again,
+                s8_what_is_handed_back_comes_elsewhere_before_its_lease_ends,
             }
             lease {
                 d12_a_passed_deadline_or_a_lost_lease_cancels_the_handler,

@@ -164,7 +164,7 @@ pub async fn d21_an_out_of_date_handle_is_given_up<H: Harness>(h: &H) {
     let place = Place::new(h, "d21").await;
     prime(h, &place.topic, &place.group).await;
     let id = publish(h, Message::new(&place.topic, "x")).await;
-    let consumer = consumer(h, &place, false).await;
+    let consumer = consumer(h, &place, false, h.invisible()).await;
     let mut leases = receive(h, &consumer, &place.topic, 1).await;
     let old = leases.remove(0);
     let out_of_date = old.expires_at.max(Instant::now() + h.invisible());

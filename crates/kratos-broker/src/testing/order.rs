@@ -14,7 +14,7 @@ use tokio::{sync::Semaphore, time::sleep};
 
 use super::{
     Harness, Started, eventually,
-    place::{Place, can, prime, prime_fifo},
+    place::{Place, can, not_tried, prime, prime_fifo},
     start_context,
     witness::{Seen, publish_all, see, stop},
 };
@@ -84,7 +84,11 @@ fn groups(topic: &Topic, count: usize, each: usize) -> Vec<Vec<Message>> {
 }
 
 pub(super) async fn cannot_order<H: Harness>(h: &H) -> bool {
-    !can(h, Capabilities::can_order).await
+    let cannot = !can(h, Capabilities::can_order).await;
+    if cannot {
+        not_tried("the driver keeps no order");
+    }
+    cannot
 }
 
 /// An ordered place that the group has received from, and its subscription.

@@ -14,11 +14,11 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Harness, eventually,
-    order::of_group,
-    place::{Place, can, numbered, prime, prime_fifo},
+    order::{cannot_order, of_group},
+    place::{Place, numbered, prime, prime_fifo},
     witness::{Seen, publish_all, serve, stop},
 };
-use crate::{AnyError, Delivery, KillSwitch, driver::Capabilities};
+use crate::{AnyError, Delivery, KillSwitch};
 
 /// After so many failures in a row the switch opens.
 const IN_A_ROW: u32 = 20;
@@ -92,7 +92,7 @@ pub async fn r8_an_outage_costs_few_attempts_and_no_dead_letter<H: Harness>(h: &
 pub async fn r8_an_outage_keeps_the_order<H: Harness>(h: &H) {
     const GROUPS: usize = 2;
     const EACH: usize = 20;
-    if !can(h, Capabilities::can_order).await {
+    if cannot_order(h).await {
         return;
     }
     let place = Place::ordered(h, "r8o").await;

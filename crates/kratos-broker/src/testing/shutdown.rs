@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Harness, Started, eventually,
-    place::{Place, numbered, prime},
+    place::{Place, not_tried, numbered, prime},
     witness::{Seen, publish_all, see, serve, serve_seen, stop},
 };
 use crate::{Counters, Delivery, Message, MessageId, Publisher, Server, State};
@@ -219,7 +219,7 @@ pub async fn s6_a_dead_broker_does_not_hold_the_stop<H: Harness>(h: &H) {
     if !h.stop_broker().await {
         server.force();
         let _ = server.stop(Duration::from_secs(5)).await;
-        return;
+        return not_tried("the broker cannot be taken away");
     }
     // `stop` waits for a second more than it allows, and no longer.
     let stopped = server.stop(Duration::from_secs(4)).await;
@@ -270,13 +270,9 @@ pub async fn s8_a_message_that_arrives_while_closing_comes_elsewhere<H: Harness>
     let stats = counters.stats();
     assert_eq!((stats.failed, stats.dead_lettered), (0, 0), "{stats:?}");
     let second = serve_seen(h, place.subscription(h), &done).await;
-    let bounds = h.bounds();
-    // Five seconds where it was handed back; the lease besides, where it was on the wire.
-    let within = h.invisible() + bounds.redelivery_late.max(Duration::from_secs(5));
-    eventually("the rest arrives", within + bounds.deliver / 4, || {
-        done.has_all(&ids)
-    })
-    .await;
+    // The lease, for what was on the wire. What is handed back comes sooner: there is another law.
+    let within = h.invisible() + h.bounds().redelivery_late.max(Duration::from_secs(5));
+    eventually("the rest arrives", within, || done.has_all(&ids)).await;
     stop(second).await;
     let twice = done.count() as u64 - ids.len() as u64;
     let told = stats.refused + stats.leases_lost;

@@ -11,6 +11,9 @@ use kratos_broker::{
     testing::{Bounds, Harness},
 };
 
+/// `make laws`: everything at full size.
+const OPTIMISED: bool = cfg!(not(debug_assertions));
+
 #[derive(Default)]
 struct Memory {
     broker: Broker,
@@ -69,9 +72,13 @@ impl Harness for Memory {
         Bounds {
             redelivery_late: Duration::from_secs(1),
             prime: Duration::from_millis(10),
-            // The store looks through all that wait for each receive.
-            per_group: if self.units { 1_000 } else { 50 },
-            backlog: if self.plain { 100_000 } else { 5_000 },
+            // Without units, the store looks through all that wait for each receive.
+            per_group: if self.units || OPTIMISED { 1_000 } else { 50 },
+            backlog: if self.plain || OPTIMISED {
+                100_000
+            } else {
+                5_000
+            },
             ..Bounds::default()
         }
     }

@@ -19,6 +19,7 @@ mod layers;
 mod leases;
 mod odd;
 mod publishers;
+mod refusal;
 mod replay;
 mod retries;
 mod stop;

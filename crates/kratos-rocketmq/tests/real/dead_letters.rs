@@ -43,7 +43,7 @@ async fn handle(State(seen): State<Seen>, delivery: Delivery) -> Result<(), Reje
 /// and is there for the next run, and the one after that.
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_are_listed_and_go_back_to_their_topic_once() {
-    let h = Real;
+    let h = Real::default();
     let topic = h.special_topic(TopicKind::Ordered, "replay").await.unwrap();
     let group = h.group("replay").await;
     let driver = h.driver().await;

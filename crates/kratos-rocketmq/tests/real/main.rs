@@ -4,7 +4,9 @@
 //! groups are created.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod away;
 mod dead_letters;
+mod relay;
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},
@@ -20,12 +22,32 @@ use kratos_rocketmq::{Client, Config};
 use rocketmq_admin::{Admin, GroupSpec as AdminGroup, TopicSpec as AdminTopic};
 use tokio::time::{Instant, timeout};
 
+use self::relay::{Relay, Way};
+
 /// The server's shortest lease.
 const INVISIBLE: Duration = Duration::from_secs(10);
 
+/// What is late on a busy machine must not be sent twice.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
 static NAMES: AtomicUsize = AtomicUsize::new(0);
 
-struct Real;
+#[derive(Default)]
+struct Real {
+    /// The way to the server, and how it is taken away.
+    relay: Option<(Relay, Way)>,
+}
+
+impl Real {
+    /// With a way of its own to the server, for the laws of a broker that goes away. Broadcasts
+    /// cannot be tried there.
+    async fn behind_a_relay(away: Way) -> Self {
+        let relay = Relay::to(env("ROCKETMQ_ENDPOINTS")).await.unwrap();
+        Self {
+            relay: Some((relay, away)),
+        }
+    }
+}
 
 fn env(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| panic!("{name} names the server: run `make e2e`"))
@@ -49,12 +71,18 @@ impl Harness for Real {
     type Driver = Client;
 
     async fn driver(&self) -> Client {
+        if let Some((relay, _)) = &self.relay {
+            let addr = relay.addr();
+            let config = rocketmq_grpc::Config::new(addr.to_string())
+                .rewrite_addresses(move |_, _| (addr.ip().to_string(), addr.port()))
+                .request_timeout(REQUEST_TIMEOUT);
+            return Client::around(rocketmq_grpc::Client::new(config).unwrap());
+        }
         let endpoints = Some(env("ROCKETMQ_ENDPOINTS"));
         Client::new(Config {
             endpoints,
             admin: Some(env("ROCKETMQ_NAMESRV")),
-            // What is late on a busy machine must not be sent twice.
-            request_timeout: Duration::from_secs(30),
+            request_timeout: REQUEST_TIMEOUT,
             ..Config::default()
         })
         .unwrap()
@@ -140,6 +168,19 @@ impl Harness for Real {
         letters
     }
 
+    async fn stop_broker(&self) -> bool {
+        if let Some((relay, away)) = &self.relay {
+            relay.set(*away);
+        }
+        self.relay.is_some()
+    }
+
+    async fn restart_broker(&self) {
+        if let Some((relay, _)) = &self.relay {
+            relay.set(Way::Open);
+        }
+    }
+
     fn invisible(&self) -> Duration {
         INVISIBLE
     }
@@ -157,4 +198,4 @@ impl Harness for Real {
     }
 }
 
-kratos_broker::conformance!(Real);
+kratos_broker::conformance!(Real::default());
