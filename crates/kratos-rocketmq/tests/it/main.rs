@@ -11,3 +11,4 @@ mod ordered;
 mod outbox;
 mod shutdown;
 mod site;
+mod stops;
