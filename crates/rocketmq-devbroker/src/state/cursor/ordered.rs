@@ -5,17 +5,22 @@
 //! messages before it in the batch are settled; otherwise everything from the first unsettled
 //! message on comes again.
 
+mod batch;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use self::batch::{Batch, Member, Queue};
+#[cfg(feature = "persist")]
+use crate::state::facts::{self, Position};
 use crate::state::{
     Timestamp,
     cursor::{AUTO_RENEW_STEP, CursorId, Held, Take, Taken},
-    facts::{self, Journal, Key, Position, Value},
+    facts::{Journal, Key, Value},
     handle::Handle,
     log::{Log, Place},
     message::{Delivered, Stored},
     refusal::Refusal,
-    timers::{Event, TimerKey, Timers},
+    timers::{Event, Timers},
     topic::Topic,
 };
 
@@ -28,81 +33,6 @@ pub(crate) struct Ordered {
     generation: u64,
     /// Handles up to this generation are from before a restart: none is current.
     start: u64,
-}
-
-#[derive(Debug)]
-struct Queue {
-    /// Everything before this offset is settled.
-    committed: u64,
-    batch: Option<Batch>,
-    /// What the journal was told last.
-    told: Option<Position>,
-}
-
-/// The messages of a queue that were handed out together.
-#[derive(Debug)]
-struct Batch {
-    generation: u64,
-    attempt_id: Option<String>,
-    client: Arc<str>,
-    members: Vec<Member>,
-    renew_until: Option<Timestamp>,
-    timer: TimerKey,
-}
-
-#[derive(Debug)]
-struct Member {
-    offset: u64,
-    acked: bool,
-    visible_at: Timestamp,
-    /// How often it was delivered, this time included.
-    delivered: u32,
-    /// What the consumer was told.
-    attempt: u32,
-}
-
-impl Queue {
-    /// Whether the message is of the batch.
-    fn knows(&self, offset: u64) -> bool {
-        let members = self.batch.iter().flat_map(|batch| &batch.members);
-        members.into_iter().any(|member| member.offset == offset)
-    }
-
-    fn position(&self) -> Position {
-        let members = self.batch.iter().flat_map(|batch| &batch.members);
-        let taken = members.map(|member| facts::Taken {
-            offset: member.offset,
-            acked: member.acked,
-            delivered: member.delivered,
-        });
-        Position {
-            next: self.committed,
-            batch: taken.collect(),
-        }
-    }
-}
-
-impl Batch {
-    fn blocks(&self, now: Timestamp) -> bool {
-        self.members
-            .iter()
-            .any(|member| !member.acked && member.visible_at > now)
-    }
-
-    /// When the last unsettled member may be seen again.
-    fn free_at(&self) -> Timestamp {
-        let unsettled = self.members.iter().filter(|member| !member.acked);
-        unsettled
-            .map(|member| member.visible_at)
-            .max()
-            .unwrap_or_default()
-    }
-
-    fn member(&mut self, offset: u64) -> Option<&mut Member> {
-        self.members
-            .iter_mut()
-            .find(|member| member.offset == offset)
-    }
 }
 
 impl Ordered {
