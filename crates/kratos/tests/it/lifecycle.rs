@@ -5,11 +5,8 @@ mod stop;
 
 use std::time::Duration;
 
-use kratos::{App, Error, Health, Phase, Signals, registry};
-use tokio::{
-    sync::watch,
-    time::{Instant, sleep, timeout},
-};
+use kratos::{App, Health, Phase, Signals, registry};
+use tokio::{sync::watch, time::sleep};
 
 use crate::support::{Events, ScriptedRegistrar, Serve, Step, app, chain, eventually};
 

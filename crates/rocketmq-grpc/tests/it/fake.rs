@@ -266,3 +266,16 @@ pub(crate) fn result(entry: pb::AckMessageEntry, code: Code) -> pb::AckMessageRe
         status: status(code),
     }
 }
+
+fn retries_every(ms: i32) -> pb::RetryPolicy {
+    let delay = prost_types::Duration {
+        seconds: i64::from(ms / 1000),
+        nanos: ms % 1000 * 1_000_000,
+    };
+    pb::RetryPolicy {
+        max_attempts: 3,
+        strategy: Some(pb::retry_policy::Strategy::CustomizedBackoff(
+            pb::CustomizedBackoff { next: vec![delay] },
+        )),
+    }
+}

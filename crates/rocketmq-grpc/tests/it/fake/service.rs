@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Fake, Item, TOPIC, producing, result, route, status};
+use super::{Fake, Item, TOPIC, producing, result, retries_every, route, status};
 
 type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -306,19 +306,6 @@ impl MessagingService for Fake {
         _: Request<pb::SyncLiteSubscriptionRequest>,
     ) -> Result<Response<pb::SyncLiteSubscriptionResponse>, Status> {
         Err(Status::unimplemented("not in the script"))
-    }
-}
-
-fn retries_every(ms: i32) -> pb::RetryPolicy {
-    let delay = prost_types::Duration {
-        seconds: i64::from(ms / 1000),
-        nanos: ms % 1000 * 1_000_000,
-    };
-    pb::RetryPolicy {
-        max_attempts: 3,
-        strategy: Some(pb::retry_policy::Strategy::CustomizedBackoff(
-            pb::CustomizedBackoff { next: vec![delay] },
-        )),
     }
 }
 
