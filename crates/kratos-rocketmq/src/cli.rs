@@ -55,7 +55,7 @@ pub struct Which {
     /// Reads them from this topic rather than from %DLQ%GROUP.
     #[arg(long, value_name = "TOPIC")]
     from: Option<String>,
-    /// Group that reads them; GROUP-replay if it is left out.
+    /// Group that reads them; GROUP-replay, or with --from TOPIC-replay, if it is left out.
     #[arg(long, value_name = "GROUP")]
     reader: Option<String>,
     /// Only those with this key.
@@ -137,9 +137,13 @@ impl DeadLetters {
 impl Which {
     fn replay(self) -> Replay {
         let mut replay = replay(&self.group);
-        if self.from.is_some() || self.reader.is_some() {
-            let from = self.from.map_or(replay.from_topic().clone(), Into::into);
-            let reader = self.reader.map_or(replay.reader().clone(), Into::into);
+        if let Some(from) = self.from {
+            // Of its own: a broker that counts attempts is asked for many of each topic's letters.
+            let reader = format!("{}-replay", from.trim_start_matches("%DLQ%"));
+            replay = replay.reading(from, reader);
+        }
+        if let Some(reader) = self.reader {
+            let from = replay.from_topic().clone();
             replay = replay.reading(from, reader);
         }
         replay = replay.at_most(self.at_most).idle(self.idle);

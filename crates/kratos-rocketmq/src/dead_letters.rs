@@ -51,8 +51,9 @@ pub fn replay(group: &str) -> Replay {
 
 #[cfg(any(feature = "admin", feature = "embedded"))]
 impl Client {
-    /// Makes the reader of a [`Replay`], at the start of what it reads, unless it is there: with
-    /// 1,000 retries, since a dead letter's attempts go on.
+    /// Makes the reader of a [`Replay`], with 1,000 retries, since a dead letter's attempts go on;
+    /// a group that is there is not changed. Where it has read nothing of the replay's topic yet, it
+    /// begins at the topic's start. May be repeated.
     ///
     /// # Errors
     ///
@@ -61,6 +62,8 @@ impl Client {
     pub async fn prepare_replay(&self, replay: &Replay) -> Result<()> {
         let reader = replay.reader();
         match self.site()? {
+            #[cfg(feature = "embedded")]
+            Site::Embedded(broker) if broker.has_group(reader) => Ok(()),
             #[cfg(feature = "embedded")]
             Site::Embedded(broker) => {
                 let config = rocketmq_devbroker::GroupConfig::new().retry_max_times(READER_RETRIES);
@@ -97,18 +100,20 @@ async fn make_reader(
     reader: &str,
     topic: &str,
 ) -> rocketmq_admin::Result<()> {
-    match admin.group(reader).await {
-        Ok(_there) => return Ok(()),
-        Err(error) if error.is_not_found() => {}
-        Err(error) => return Err(error),
-    }
     // Before there are dead letters there is no start to begin at: nothing is made then.
     admin.topic(topic).await?;
-    let spec = rocketmq_admin::GroupSpec::new(reader).retry_max_times(READER_RETRIES);
-    admin.create_group(&spec).await?;
-    // It would begin at the topic's end.
+    match admin.group(reader).await {
+        Ok(_there) => {}
+        Err(error) if error.is_not_found() => {
+            let spec = rocketmq_admin::GroupSpec::new(reader).retry_max_times(READER_RETRIES);
+            admin.create_group(&spec).await?;
+        }
+        Err(error) => return Err(error),
+    }
+    // It would begin at the topic's end. A group that is there may have been left without a place,
+    // or have one in another topic only.
     let start = rocketmq_admin::Position::Start;
-    admin.reset_offset(reader, topic, start).await.map(drop)
+    admin.init_offset(reader, topic, start).await.map(drop)
 }
 
 #[cfg(any(feature = "admin", feature = "embedded"))]

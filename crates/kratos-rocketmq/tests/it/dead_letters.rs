@@ -8,7 +8,8 @@ use std::{
 
 use clap::Parser;
 use kratos_broker::{
-    AnyError, Delivery, Disposition, HandlerError, Message, REPLAYED_ID, ReplayEnded, State,
+    AnyError, DeadLetter, Delivery, Disposition, HandlerError, Message, REPLAYED_ID, ReplayEnded,
+    State,
 };
 use kratos_rocketmq::{Client, Server, cli::DeadLetters, dead_letter_topic, replay};
 use rocketmq_devbroker::{DevBroker, GroupConfig, TopicType};
@@ -161,6 +162,19 @@ async fn a_reader_with_few_attempts_is_refused_with_the_command_that_raises_them
     site.stop().await;
 }
 
+#[tokio::test]
+async fn preparing_a_replay_leaves_a_group_that_is_there_as_it_is() {
+    let site = Site::with_letters(1).await;
+    let ours = GroupConfig::new().retry_max_times(3);
+    site.broker.create_group("readers", ours).unwrap();
+    let all = replay(GROUP).to(TOPIC);
+    let all = all.reading(dead_letter_topic(GROUP), "readers");
+    site.client.prepare_replay(&all).await.unwrap();
+    let error = all.list(&site.client, pending(), |_| {}).await.unwrap_err();
+    assert!(error.to_string().contains("4 attempts"), "{error}");
+    site.stop().await;
+}
+
 #[derive(Parser)]
 enum Command {
     #[command(subcommand)]
@@ -214,6 +228,42 @@ async fn the_command_lists_and_replays() {
             .await
             .is_err()
     );
+    site.stop().await;
+}
+
+#[tokio::test]
+async fn the_command_reads_a_topic_of_dead_letters_after_those_of_the_group() {
+    const DEAD: &str = "billing-dead";
+    let site = Site::with_letters(2).await;
+    let list = command(&site.client, "list billing --idle 2s")
+        .await
+        .unwrap();
+    assert!(
+        list.ends_with("2 found of 2 read; all were read\n"),
+        "{list}"
+    );
+    site.broker.create_topic(DEAD, TopicType::Normal).unwrap();
+    for n in 0..3 {
+        let letter = Message::new(DEAD, n.to_string()).header(DeadLetter::ORIGIN_TOPIC, TOPIC);
+        site.client.publisher().publish(letter).await.unwrap();
+    }
+    let words = "list billing --from billing-dead --idle 2s";
+    let list = command(&site.client, words).await.unwrap();
+    assert!(
+        list.ends_with("3 found of 3 read; all were read\n"),
+        "{list}"
+    );
+    assert!(
+        site.broker.has_group("billing-dead-replay"),
+        "a reader of its own"
+    );
+    let words = "replay billing --from billing-dead --reader again --idle 2s";
+    let replayed = command(&site.client, words).await.unwrap();
+    assert!(
+        replayed.ends_with("3 sent back of 3 read; all were read\n"),
+        "{replayed}"
+    );
+    eventually("all are back", || site.seen.all().len() == 3).await;
     site.stop().await;
 }
 

@@ -10,7 +10,8 @@ use std::{
 };
 
 use kratos_broker::{
-    Backoff, Delivery, Message, Policy, REPLAYED_ID, Rejection, Server, State, Subscription,
+    Backoff, DeadLetter, Delivery, Message, Policy, REPLAYED_ID, Rejection, Replay, Server, State,
+    Subscription,
     testing::{Harness, Started, TopicKind, eventually},
 };
 use kratos_rocketmq::replay;
@@ -91,6 +92,8 @@ async fn dead_letters_are_listed_and_go_back_to_their_topic_once() {
     let nowhere = letters.run(&publisher, pending(), |_| {}).await;
     assert!(nowhere.unwrap_err().is_invalid());
 
+    // Its place is kept: what was read does not come a second time beside what was handed back.
+    driver.prepare_replay(&letters).await.unwrap();
     let some = letters.clone().to(&topic).tag("b");
     let report = some.run(&publisher, pending(), |_| {}).await.unwrap();
     assert_eq!(
@@ -98,6 +101,7 @@ async fn dead_letters_are_listed_and_go_back_to_their_topic_once() {
         (3, 2, 0)
     );
     let all = letters.clone().to(&topic);
+    driver.prepare_replay(&all).await.unwrap();
     let report = all.run(&publisher, pending(), |_| {}).await.unwrap();
     assert_eq!(
         (report.seen, report.replayed, report.unconfirmed),
@@ -117,4 +121,32 @@ async fn dead_letters_are_listed_and_go_back_to_their_topic_once() {
         assert_eq!(back.attempt(), 1);
     }
     started.stop(PATIENCE).await.unwrap();
+}
+
+/// A reader's place is one for each topic; one that was made, and given no place, is given it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_begins_at_the_start_of_each_topic_that_it_is_prepared_for() {
+    let h = Real;
+    let (one, two) = (h.topic("dead-one").await, h.topic("dead-two").await);
+    let driver = h.driver().await;
+    let publisher = driver.publisher();
+    for topic in [&one, &two] {
+        for n in 0..2 {
+            let letter =
+                Message::new(topic, n.to_string()).header(DeadLetter::ORIGIN_TOPIC, "none");
+            publisher.publish(letter).await.unwrap();
+        }
+    }
+    // A crash after the first step.
+    let reader = h.group("half-made").await;
+    let spec = rocketmq_admin::GroupSpec::new(&*reader).retry_max_times(1_000);
+    admin().create_group(&spec).await.unwrap();
+    for topic in [&one, &two] {
+        let replay = Replay::new(topic, &reader);
+        for _ in 0..2 {
+            driver.prepare_replay(&replay).await.unwrap();
+            let listed = replay.list(&driver, pending(), |_| {}).await.unwrap();
+            assert_eq!(listed.seen, 2, "{topic}: {listed:?}");
+        }
+    }
 }

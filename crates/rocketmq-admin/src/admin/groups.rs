@@ -152,6 +152,22 @@ impl Admin {
         Ok(groups.into_values().map(|(_, group)| group).collect())
     }
 
+    /// Topics in which brokers know how far a group has come, by broker.
+    pub(super) async fn topics_of_group(
+        &self,
+        operation: &str,
+        masters: &[Master],
+        group: &str,
+    ) -> Result<Vec<(String, BTreeSet<String>)>> {
+        let request = Frame::request(code::TOPICS_OF_GROUP).field("group", group);
+        let answers = self.every_broker(operation, masters, &request).await?;
+        let topics = answers.into_iter().map(|(broker, answer)| {
+            let topics = parse::<TopicsOfGroup>(operation, &answer)?;
+            Ok((broker, topics.topic_list))
+        });
+        topics.collect()
+    }
+
     /// Topics with retries of this group and of no other.
     async fn retry_topics(
         &self,
@@ -159,16 +175,12 @@ impl Admin {
         masters: &[Master],
         group: &str,
     ) -> Result<BTreeSet<String>> {
-        let request = Frame::request(code::TOPICS_OF_GROUP).field("group", group);
-        let answers = match self.every_broker(operation, masters, &request).await {
+        let topics = match self.topics_of_group(operation, masters, group).await {
             // Brokers of 4.x, where each group has one topic for its retries.
             Err(error) if error.is_unsupported() => Vec::new(),
-            answers => answers?,
+            topics => topics?,
         };
-        let mut topics = BTreeSet::new();
-        for (_, answer) in answers {
-            topics.extend(parse::<TopicsOfGroup>(operation, &answer)?.topic_list);
-        }
+        let topics: BTreeSet<_> = topics.into_iter().flat_map(|(_, topics)| topics).collect();
         let existing: BTreeSet<_> = self.topics().await?.into_iter().map(|it| it.name).collect();
         let mut retries: BTreeSet<_> = topics
             .iter()

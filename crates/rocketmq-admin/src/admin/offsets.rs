@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    cluster::Master,
     code,
     error::Result,
     frame::Frame,
@@ -114,6 +115,61 @@ impl Admin {
             .and_then(|()| names::topic(topic))
             .map_err(|it| it.within(&operation))?;
         let masters = self.route(&operation, topic).await?.masters();
+        self.reset_at(&operation, &masters, (group, topic), to)
+            .await
+    }
+
+    /// Sets where a group begins in a topic, at each broker that does not know how far it has come
+    /// there; answers the offsets that were set, none if all brokers knew.
+    ///
+    /// A group that is new to a topic begins at the topic's end otherwise. May be repeated: what the
+    /// group has read since does not come again.
+    ///
+    /// # Errors
+    ///
+    /// `is_not_found` if there is no such group or topic; `is_unsupported` at brokers of 4.x.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use rocketmq_admin::{Admin, GroupSpec, Position};
+    ///
+    /// # async fn run() -> rocketmq_admin::Result<()> {
+    /// let admin = Admin::new("127.0.0.1:9876")?;
+    /// admin.create_group(&GroupSpec::new("audit")).await?;
+    /// admin.init_offset("audit", "orders", Position::Start).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn init_offset(
+        &self,
+        group: &str,
+        topic: &str,
+        to: Position,
+    ) -> Result<BTreeMap<Queue, u64>> {
+        let operation = format!("set where group {group} begins in topic {topic}");
+        names::group(group)
+            .and_then(|()| names::topic(topic))
+            .map_err(|it| it.within(&operation))?;
+        let mut masters = self.route(&operation, topic).await?.masters();
+        let known = self.topics_of_group(&operation, &masters, group).await?;
+        let knows = |broker: &str| {
+            known
+                .iter()
+                .any(|(name, it)| name == broker && it.contains(topic))
+        };
+        masters.retain(|master| !knows(&master.name));
+        self.reset_at(&operation, &masters, (group, topic), to)
+            .await
+    }
+
+    async fn reset_at(
+        &self,
+        operation: &str,
+        masters: &[Master],
+        (group, topic): (&str, &str),
+        to: Position,
+    ) -> Result<BTreeMap<Queue, u64>> {
         let request = Frame::request(code::RESET_OFFSET)
             .field("topic", topic)
             .field("group", group)
@@ -121,8 +177,8 @@ impl Admin {
             // Without it, old brokers leave alone what lies behind the new position.
             .field("isForce", "true");
         let mut offsets = BTreeMap::new();
-        for (_, answer) in self.every_broker(&operation, &masters, &request).await? {
-            let table: OffsetTable<i64> = parse(&operation, &answer)?;
+        for (_, answer) in self.every_broker(operation, masters, &request).await? {
+            let table: OffsetTable<i64> = parse(operation, &answer)?;
             let table = table.offset_table.into_iter();
             offsets.extend(table.map(|(queue, it)| (queue, offset(it))));
         }

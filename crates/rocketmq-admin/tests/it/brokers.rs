@@ -246,6 +246,38 @@ async fn lag_is_summed_over_brokers() {
 }
 
 #[tokio::test]
+async fn a_group_is_given_a_place_only_at_brokers_where_it_has_none() {
+    let script = |broker: &'static str, topics: serde_json::Value| {
+        move |code, _| match code {
+            343 => Act::Body(json!({"topicList": topics}).to_string()),
+            222 => {
+                let key = format!(r#"{{"brokerName":"{broker}","queueId":1,"topic":"t"}}"#);
+                Act::Body(format!(r#"{{"offsetTable":{{{key}:0}}}}"#))
+            }
+            _ => Act::Refuse(3, "not supported"),
+        }
+    };
+    let (known, new) = (
+        Fake::start(script("known", json!(["s", "t"]))).await,
+        Fake::start(script("new", json!(["s"]))).await,
+    );
+    let names = Fake::name_server(&[("known", &known), ("new", &new)]).await;
+    let admin = names.admin();
+    let set = admin.init_offset("g", "t", Position::Start).await.unwrap();
+    let brokers: Vec<_> = set.keys().map(|queue| queue.broker.as_str()).collect();
+    assert_eq!(brokers, ["new"]);
+    assert!(known.asked().iter().all(|it| it.code != 222));
+    assert_eq!(new.asked().last().unwrap().fields["timestamp"], "0");
+    assert!(
+        admin
+            .init_offset("a b", "t", Position::End)
+            .await
+            .unwrap_err()
+            .is_invalid()
+    );
+}
+
+#[tokio::test]
 async fn a_reset_says_when_and_answers_offsets() {
     let broker = Fake::start(|_, _| {
         let key = r#"{"brokerName":"a","queueId":1,"topic":"t"}"#;

@@ -60,6 +60,12 @@ impl DevBroker {
         self.core().with(|state, _| state.dead_letters(group))
     }
 
+    /// Whether a consumer group of this name was declared, or created by its first use.
+    #[must_use]
+    pub fn has_group(&self, name: &str) -> bool {
+        self.core().with(|state, _| state.has_group(name))
+    }
+
     /// The clients with an open telemetry stream, by id.
     #[must_use]
     pub fn connected_clients(&self) -> Vec<ConnectedClient> {

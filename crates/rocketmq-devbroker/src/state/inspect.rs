@@ -119,6 +119,10 @@ impl StoredMessage {
 }
 
 impl State {
+    pub(crate) fn has_group(&self, name: &str) -> bool {
+        self.groups.contains_key(name)
+    }
+
     /// All messages that a topic keeps, in the order they were stored in within each queue.
     pub(crate) fn messages(&self, topic: &str) -> Vec<StoredMessage> {
         let topic = self.topics.get(topic);
