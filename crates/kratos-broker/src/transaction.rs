@@ -3,12 +3,13 @@
 /// How the local transaction of a message ended, for the broker that holds the message.
 ///
 /// It is an answer about facts. An error of a database's commit, a time-out above all, does not
-/// say that nothing was committed: answer `Unknown` then, and the broker asks again later.
+/// say that nothing was committed: answer `Unknown` then, and the broker asks again later. Nor does
+/// it say so that nothing is to be seen: another process may be about to commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolution {
     /// It is committed: the message is delivered.
     Commit,
-    /// It is rolled back for certain: the message is forgotten.
+    /// It is rolled back for certain, and nobody can commit it any more: the message is forgotten.
     Rollback,
     /// Nobody knows yet: the broker asks later.
     Unknown,

@@ -169,34 +169,64 @@ impl Client {
     /// [`publishes`](Self::publishes).
     ///
     /// The broker asks when it was not told: the process died, the decision was lost, or nobody
-    /// knew it yet. It asks any instance of the service, also one that was started later, so the
-    /// answer must come from what all of them see: a row that the local transaction wrote, found by
-    /// a key or header of the message. Answer [`Resolution::Unknown`] while nobody can know; the
-    /// broker asks again, 15 times by default, and then gives the message up. An answer that takes
-    /// more than 30 s, or panics, is none.
+    /// knew it yet. It asks any instance of the service, also one that was started later, and from
+    /// 6 s after the send on, also **while the local transaction of another instance still runs**.
+    /// So the answer must come from what all of them see, a row that the local transaction writes,
+    /// found by the message's id, and a row that is not there does not say that nobody will commit
+    /// it. Make its absence final before you answer [`Resolution::Rollback`]: take the row's place,
+    /// as below, so that the commit of a process that is slow fails.
+    ///
+    /// Answer [`Resolution::Unknown`] while nobody can know. The broker asks every 30 s, 15 times,
+    /// whether somebody is there to be asked or not, and then gives the message up: what is left
+    /// open for some 7 minutes without an answer is lost. (The broker's `transactionTimeOut`,
+    /// `transactionCheckInterval` and `transactionCheckMax` are these numbers.) An answer that takes
+    /// more than 30 s, or panics, is none. What is committed while it is asked about may be
+    /// delivered twice.
     ///
     /// ```
     /// use kratos_broker::{Delivery, Message, Resolution};
     /// use kratos_rocketmq::Client;
+    /// use sqlx::SqlitePool;
     ///
-    /// # async fn is_paid(_: &str) -> Option<bool> { Some(true) }
-    /// # async fn pay(_: &str) -> Result<bool, std::io::Error> { Ok(true) }
-    /// # async fn run() -> kratos_broker::Result<()> {
-    /// let client = Client::embedded().transaction_checker("payments", async |message: Delivery| {
-    ///     let order = message.keys().first().cloned().unwrap_or_default();
-    ///     match is_paid(&order).await {
-    ///         Some(true) => Resolution::Commit,
-    ///         Some(false) => Resolution::Rollback,
-    ///         None => Resolution::Unknown, // the database is away
+    /// /// What became of a message's local transaction, once and for all.
+    /// async fn is_void(pool: &SqlitePool, message: &str) -> sqlx::Result<bool> {
+    ///     // Waits for a transaction that has written the row, and keeps others from writing it.
+    ///     let claim = "INSERT INTO payments (message, void) VALUES ($1, TRUE)
+    ///         ON CONFLICT (message) DO NOTHING";
+    ///     sqlx::query(claim).bind(message).execute(pool).await?;
+    ///     let void = sqlx::query_scalar("SELECT void FROM payments WHERE message = $1");
+    ///     void.bind(message).fetch_one(pool).await
+    /// }
+    ///
+    /// /// The local transaction; here it is one statement.
+    /// async fn pay(pool: &SqlitePool, message: &str, order: &str) -> sqlx::Result<()> {
+    ///     let row = "INSERT INTO payments (message, order_id, void) VALUES ($1, $2, FALSE)";
+    ///     sqlx::query(row).bind(message).bind(order).execute(pool).await.map(drop)
+    /// }
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1);
+    /// # let pool = pool.connect("sqlite::memory:").await?;
+    /// # let table = "CREATE TABLE payments (message TEXT PRIMARY KEY, order_id TEXT, void BOOLEAN)";
+    /// # sqlx::raw_sql(table).execute(&pool).await?;
+    /// let rows = pool.clone();
+    /// let client = Client::embedded().transaction_checker("payments", move |message: Delivery| {
+    ///     let rows = rows.clone();
+    ///     async move {
+    ///         match is_void(&rows, message.id()).await {
+    ///             Ok(false) => Resolution::Commit,
+    ///             Ok(true) => Resolution::Rollback,
+    ///             Err(_) => Resolution::Unknown, // the database is away
+    ///         }
     ///     }
     /// });
     ///
     /// let message = Message::new("payments", "paid").key("order-7");
     /// let publisher = client.publisher();
-    /// let done = publisher.transaction(message, async |_receipt| {
-    ///     match pay("order-7").await {
-    ///         Ok(true) => Resolution::Commit,
-    ///         Ok(false) => Resolution::Rollback,
+    /// let done = publisher.transaction(message, async |receipt| {
+    ///     match pay(&pool, &receipt.id, "order-7").await {
+    ///         Ok(()) => Resolution::Commit,
+    ///         // It may be committed all the same: the broker asks.
     ///         Err(_) => Resolution::Unknown,
     ///     }
     /// });

@@ -1,6 +1,11 @@
-//! An outbox without a table: a row in SQLite and a message, both or neither, whatever dies.
+//! An outbox without a table of its own: a row in SQLite and a message, both or neither, whatever
+//! dies, and whoever is slow.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use kratos_broker::{Delivery, Json, Resolution, State, testing::eventually as within};
 use kratos_rocketmq::{Client, Server, TopicPublisher};
@@ -9,12 +14,15 @@ use sqlx::{
     SqlitePool,
     sqlite::{SqliteConnectOptions, SqlitePoolOptions},
 };
-use tokio::sync::{Mutex, Notify};
+use tokio::{sync::Notify, time::sleep};
 
 use crate::site::{PATIENCE, Running, eventually};
 
 const TOPIC: &str = "payments";
 const GROUP: &str = "mails";
+
+/// How long a question may take that need not wait for a local transaction.
+const A_WHILE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct Payment {
@@ -34,37 +42,99 @@ enum Fate {
     CommittedUnheard,
     /// It is rolled back, and the broker is told.
     RolledBack,
+    /// Others are asked before it has written anything.
+    SlowBeforeTheRow,
+    /// Others are asked while its row is written and not committed; then it commits, and the process
+    /// dies before it can tell.
+    SlowBeforeTheCommit,
 }
 
-/// A process of the service: its publisher, its database.
+/// What all processes of the service share, but for the broker: the database.
+#[derive(Clone)]
+struct Rows {
+    pool: SqlitePool,
+    /// Messages that the broker has asked about.
+    asked: Arc<Mutex<BTreeSet<String>>>,
+    /// Those of which it was told.
+    answered: Arc<Mutex<BTreeSet<String>>>,
+}
+
+/// A process of the service.
 struct Process {
     payments: TopicPublisher<Payment>,
-    pool: SqlitePool,
+    rows: Rows,
 }
 
-/// Answers for what other processes left open: by the row that the local transaction wrote.
-fn client(broker: &DevBroker, pool: &SqlitePool) -> Client {
-    let pool = pool.clone();
+// === impl Rows ===
+
+impl Rows {
+    async fn create(folder: &tempfile::TempDir) -> Self {
+        let file = SqliteConnectOptions::new()
+            .filename(folder.path().join("rows.sqlite"))
+            .create_if_missing(true)
+            .busy_timeout(PATIENCE);
+        let pool = SqlitePoolOptions::new().connect_with(file).await.unwrap();
+        let table = "CREATE TABLE payments (
+            message TEXT PRIMARY KEY, name TEXT, void BOOLEAN NOT NULL DEFAULT FALSE)";
+        sqlx::raw_sql(table).execute(&pool).await.unwrap();
+        Self {
+            pool,
+            asked: Arc::default(),
+            answered: Arc::default(),
+        }
+    }
+
+    /// What became of a message's local transaction, once and for all. If its row is not there, its
+    /// place is taken, so that a process that is slow cannot write it any more.
+    async fn outcome(&self, message: &str) -> Resolution {
+        let void = async {
+            let claim = "INSERT INTO payments (message, void) VALUES ($1, TRUE)
+                ON CONFLICT (message) DO NOTHING";
+            let claim = sqlx::query(claim).bind(message).execute(&self.pool);
+            claim.await?;
+            let void = "SELECT void FROM payments WHERE message = $1";
+            let void = sqlx::query_scalar(void).bind(message);
+            void.fetch_one(&self.pool).await
+        };
+        match void.await {
+            Ok(false) => Resolution::Commit,
+            Ok(true) => Resolution::Rollback,
+            // The database is away, or the row is being written.
+            Err::<_, sqlx::Error>(_) => Resolution::Unknown,
+        }
+    }
+
+    async fn paid(&self) -> Vec<String> {
+        let paid = sqlx::query_scalar("SELECT name FROM payments WHERE NOT void ORDER BY name");
+        paid.fetch_all(&self.pool).await.unwrap()
+    }
+}
+
+/// Answers for what other processes left open.
+fn client(broker: &DevBroker, rows: &Rows) -> Client {
+    let rows = rows.clone();
     Client::of(broker.clone()).transaction_checker(TOPIC, move |message: Delivery| {
-        let pool = pool.clone();
+        let rows = rows.clone();
         async move {
-            let order = message.keys().first().cloned().unwrap_or_default();
-            let row = sqlx::query("SELECT 1 FROM payments WHERE name = $1").bind(order);
-            match row.fetch_optional(&pool).await {
-                Ok(Some(_)) => Resolution::Commit,
-                Ok(None) => Resolution::Rollback,
-                Err(_) => Resolution::Unknown,
-            }
+            rows.asked.lock().unwrap().insert(message.id().to_string());
+            let outcome = rows.outcome(message.id()).await;
+            rows.answered
+                .lock()
+                .unwrap()
+                .insert(message.id().to_string());
+            outcome
         }
     })
 }
 
+// === impl Process ===
+
 impl Process {
-    fn start(broker: &DevBroker, pool: &SqlitePool) -> Self {
-        let payments = TopicPublisher::json(client(broker, pool).publisher(), TOPIC)
+    fn start(broker: &DevBroker, rows: &Rows) -> Self {
+        let payments = TopicPublisher::json(client(broker, rows).publisher(), TOPIC)
             .key(|payment: &Payment| payment.order.clone());
-        let pool = pool.clone();
-        Self { payments, pool }
+        let rows = rows.clone();
+        Self { payments, rows }
     }
 
     /// Writes the row and sends the message; ends where `fate` says.
@@ -72,11 +142,20 @@ impl Process {
         let payment = Payment {
             order: order.to_owned(),
         };
-        let (pool, order) = (self.pool.clone(), order.to_owned());
-        let done = self.payments.transaction(&payment, |_receipt| async move {
-            let mut row = pool.begin().await.unwrap();
-            let insert = sqlx::query("INSERT INTO payments (name) VALUES ($1)").bind(order);
-            insert.execute(&mut *row).await.unwrap();
+        let (rows, order) = (self.rows.clone(), order.to_owned());
+        let done = self.payments.transaction(&payment, |receipt| async move {
+            if let Fate::SlowBeforeTheRow = fate {
+                let answered = || rows.answered.lock().unwrap().contains(&*receipt.id);
+                within("it was answered", PATIENCE, answered).await;
+            }
+            let mut row = rows.pool.begin().await.unwrap();
+            let insert = sqlx::query("INSERT INTO payments (message, name) VALUES ($1, $2)")
+                .bind(receipt.id.as_str())
+                .bind(order);
+            if insert.execute(&mut *row).await.is_err() {
+                // Its place is taken.
+                return Resolution::Rollback;
+            }
             match fate {
                 Fate::DiesBeforeTheCommit => {
                     reached.notify_one();
@@ -86,11 +165,16 @@ impl Process {
                     row.rollback().await.unwrap();
                     return Resolution::Rollback;
                 }
-                Fate::Committed | Fate::DiesAfterTheCommit | Fate::CommittedUnheard => {}
+                Fate::SlowBeforeTheCommit => {
+                    let asked = || rows.asked.lock().unwrap().contains(&*receipt.id);
+                    within("it was asked about", PATIENCE, asked).await;
+                    sleep(A_WHILE).await;
+                }
+                _ => {}
             }
             row.commit().await.unwrap();
             match fate {
-                Fate::DiesAfterTheCommit => {
+                Fate::DiesAfterTheCommit | Fate::SlowBeforeTheCommit => {
                     reached.notify_one();
                     std::future::pending().await
                 }
@@ -112,16 +196,14 @@ async fn exactly_the_committed_are_delivered_whatever_dies_in_between() {
         .in_memory()
         .unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let file = SqliteConnectOptions::new()
-        .filename(folder.path().join("rows.sqlite"))
-        .create_if_missing(true);
-    let pool = SqlitePoolOptions::new().connect_with(file).await.unwrap();
-    let table = sqlx::raw_sql("CREATE TABLE payments (name TEXT PRIMARY KEY)");
-    table.execute(&pool).await.unwrap();
+    let rows = Rows::create(&folder).await;
+    // Asked while the local transactions of others run.
+    let other = Running::start(kratos::App::new().resource(client(&broker, &rows)));
+    other.ready().await;
 
     let seen = Arc::new(Mutex::new(Vec::new()));
     let handler = async |State(seen): State<Arc<Mutex<Vec<String>>>>, Json(it): Json<Payment>| {
-        seen.lock().await.push(it.order);
+        seen.lock().unwrap().push(it.order);
     };
     let consumer = Client::of(broker.clone());
     let app = kratos::App::new().resource(consumer.clone()).server(
@@ -138,14 +220,16 @@ async fn exactly_the_committed_are_delivered_whatever_dies_in_between() {
         ("dies-before", Fate::DiesBeforeTheCommit),
         ("unheard", Fate::CommittedUnheard),
         ("rolled-back", Fate::RolledBack),
+        ("slow-commit", Fate::SlowBeforeTheCommit),
+        ("slow-row", Fate::SlowBeforeTheRow),
     ];
     for (order, fate) in all {
-        let process = Process::start(&broker, &pool);
+        let process = Process::start(&broker, &rows);
         let reached = Arc::new(Notify::new());
         let at = reached.clone();
         let paying = tokio::spawn(async move { process.pay(order, fate, at).await });
         match fate {
-            Fate::DiesAfterTheCommit | Fate::DiesBeforeTheCommit => {
+            Fate::DiesAfterTheCommit | Fate::DiesBeforeTheCommit | Fate::SlowBeforeTheCommit => {
                 reached.notified().await;
                 paying.abort(); // and with it the process's client
                 assert!(paying.await.unwrap_err().is_cancelled());
@@ -153,10 +237,6 @@ async fn exactly_the_committed_are_delivered_whatever_dies_in_between() {
             _ => paying.await.unwrap(),
         }
     }
-    // The service is started again: its checker answers for what is open.
-    let again = client(&broker, &pool);
-    let restarted = Running::start(kratos::App::new().resource(again));
-    restarted.ready().await;
     eventually("no transaction is open", || {
         broker.half_messages(TOPIC).is_empty()
     })
@@ -165,13 +245,18 @@ async fn exactly_the_committed_are_delivered_whatever_dies_in_between() {
         broker.lag(TOPIC, GROUP) == 0 && broker.in_flight(GROUP).is_empty()
     })
     .await;
-    let mut delivered = seen.lock().await.clone();
+    let mut delivered = seen.lock().unwrap().clone();
     delivered.sort_unstable();
-    assert_eq!(delivered, ["committed", "dies-after", "unheard"]);
-    let rows = sqlx::query_scalar("SELECT name FROM payments ORDER BY name");
-    let rows: Vec<String> = rows.fetch_all(&pool).await.unwrap();
-    assert_eq!(rows, delivered, "a message for each row, and no other");
-    for app in [app, restarted] {
+    // What was committed while it was asked about may come twice.
+    delivered.dedup();
+    assert_eq!(
+        rows.paid().await,
+        delivered,
+        "a message for each row, and no other"
+    );
+    let sure = ["committed", "dies-after", "slow-commit", "unheard"];
+    assert_eq!(delivered, sure);
+    for app in [app, other] {
         app.signals.send();
         app.ended().await.0.unwrap();
     }

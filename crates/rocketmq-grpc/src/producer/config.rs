@@ -83,19 +83,23 @@ impl ProducerConfig {
     /// The server asks when it was not told in time, because the process ended, the commit was lost
     /// or the resolution was [`Resolution::Unknown`]. It asks any producer that has named the topic,
     /// so name it with [`topic`](Self::topic): then those are asked about, too, that an earlier run
-    /// of this program or another instance left behind. The checker sees the message and must find
-    /// out by it, in the database for example, whether its local transaction took place.
+    /// of this program or another instance left behind, and those that another instance is still at.
+    /// The checker sees the message and must find out by it, in the database for example, whether its
+    /// local transaction took place. That nothing is to be seen of it does not say that it will not
+    /// take place: answer [`Resolution::Rollback`] when nobody can commit it any more, because the
+    /// checker has taken the place of its row, for example.
     ///
     /// Of the checks of one transaction one runs at a time, and none while it is still open in this
     /// producer; up to 16 of different ones run at once. One that panics, answers `Unknown` or takes
-    /// longer than 30 s is no answer: the server asks again, 15 times in all unless it was set up
-    /// otherwise, then gives the message up.
+    /// longer than 30 s is no answer: the server asks again, every 30 s, 15 times in all unless it was
+    /// set up otherwise, also while nobody is there to be asked, then gives the message up.
     ///
     /// ```
     /// use rocketmq_grpc::{MessageView, ProducerConfig, Resolution};
     ///
+    /// /// Whether the order was paid; if not, it cannot be any more.
     /// async fn was_paid(order: &str) -> Option<bool> {
-    ///     // .. a look into the database ..
+    ///     // .. takes the place of its row in the database, and looks who had it first ..
     /// #   Some(order == "7")
     /// }
     ///
