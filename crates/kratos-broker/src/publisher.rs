@@ -9,6 +9,8 @@ use crate::{
     Error, Message, RecallHandle, Receipt, Resolution, Result, Transacted, driver::Driver,
 };
 
+pub(crate) use self::many::Draft;
+
 /// Publishes messages through a driver. Cheap to clone.
 ///
 /// Every message carries the W3C trace context of a `send {topic}` span, a child of the span that

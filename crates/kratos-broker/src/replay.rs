@@ -47,6 +47,9 @@ const PER_SECOND: u32 = 100;
 /// was handed back is given out again after 6 s by a broker that has little to do, later by others.
 const IDLE: Duration = Duration::from_secs(15);
 
+/// Least such time: in less a broker may not answer at all.
+const IDLE_MIN: Duration = Duration::from_secs(1);
+
 /// Which dead letters to read, where from, and how to send them back.
 ///
 /// Letters are read by a consumer group of their own, the *reader*: what it has replayed it does
@@ -193,10 +196,10 @@ impl Replay {
         self
     }
 
-    /// Sets how long nothing may come before the topic counts as read to its end: 15 s by default.
-    /// Brokers need seconds to give out again what was handed back.
+    /// Sets how long nothing may come before the topic counts as read to its end: 15 s by default,
+    /// 1 s at least. Brokers need seconds to give out again what was handed back.
     pub fn idle(mut self, idle: Duration) -> Self {
-        self.idle = idle;
+        self.idle = idle.max(IDLE_MIN);
         self
     }
 
@@ -219,7 +222,9 @@ impl Replay {
         &self.reader
     }
 
-    /// Shows the wanted letters to `each`, and leaves all where they are.
+    /// Shows the wanted letters to `each`, and leaves all where they are. They were delivered to the
+    /// reader all the same: a broker that counts attempts, as RocketMQ does, counts one for each
+    /// letter and list, and gives up a letter of which the reader has used them all.
     ///
     /// Ends early, and cleanly, when `stop` does.
     ///

@@ -2,13 +2,15 @@
 
 use std::{fmt, sync::Arc};
 
+use bytes::Bytes;
+
 #[cfg(feature = "json")]
 use crate::codec::AsJson;
 #[cfg(feature = "protobuf")]
 use crate::codec::AsProtobuf;
 use crate::{
     CONTENT_TYPE, Encode, Message, Publisher, Receipt, Resolution, Result, Topic, Transacted,
-    codec::unencodable, driver::Driver,
+    codec::unencodable, driver::Driver, publisher::Draft,
 };
 
 /// Publishes values of `T` to one topic: codec, key, message group and tag are said once, where it
@@ -128,24 +130,18 @@ impl<D: Driver, T: 'static> TopicPublisher<D, T> {
     ///
     /// The value cannot be encoded ([`is_invalid`](crate::Error::is_invalid)).
     pub fn message(&self, value: &T) -> Result<Message> {
-        let Recipe { topic, codec, .. } = &*self.recipe;
-        let content_type = codec.content_type();
-        let body = codec.encode(value);
-        let body = body.map_err(|error| unencodable::<T>(content_type, topic, error))?;
-        let mut message = Message::new(topic, body).header(CONTENT_TYPE, content_type.to_owned());
-        if let Some(key) = &self.recipe.key {
-            message = message.key(key(value));
-        }
-        if let Some(group) = &self.recipe.group {
-            message = message.group(group(value));
-        }
-        if let Some(tag) = &self.recipe.tag {
-            message = message.tag(&**tag);
-        }
-        Ok(match &self.recipe.with {
-            Some(with) => with(message, value),
-            None => message,
-        })
+        let body = self.recipe.body(value)?;
+        Ok(self.recipe.message(value, body))
+    }
+
+    /// The message of a value, which goes without its body if it cannot be encoded.
+    fn draft(&self, value: &T) -> Draft {
+        let (body, flaw) = match self.recipe.body(value) {
+            Ok(body) => (body, None),
+            Err(error) => (Bytes::new(), Some(error)),
+        };
+        let message = self.recipe.message(value, body);
+        Draft { message, flaw }
     }
 
     /// Sends a value; returns when the broker has confirmed it.
@@ -195,8 +191,10 @@ impl<D: Driver, T: 'static> TopicPublisher<D, T> {
 
     /// Sends many values, at most `at_once` at the same time; a result for each, in their order.
     ///
-    /// Values of one message group are sent one after another, and none after one that failed:
-    /// see [`Publisher::publish_all`].
+    /// Values of one message group are sent one after another, and none after one that failed, or
+    /// could not be encoded: see [`Publisher::publish_all`]. All are encoded before the first is
+    /// sent, and in memory until the last is: send more than fit in parts. A body that
+    /// [`with`](Self::with) looks at is empty if it could not be encoded.
     ///
     /// # Cancel safety
     ///
@@ -206,8 +204,8 @@ impl<D: Driver, T: 'static> TopicPublisher<D, T> {
         values: impl IntoIterator<Item = &'v T>,
         at_once: usize,
     ) -> Vec<Result<Receipt>> {
-        let messages: Vec<_> = values.into_iter().map(|it| self.message(it)).collect();
-        self.publisher.send_all(messages, at_once).await
+        let drafts = values.into_iter().map(|it| self.draft(it)).collect();
+        self.publisher.send_all(drafts, at_once).await
     }
 
     /// Sends a value if, and only if, a local transaction commits: [`Publisher::transaction`].
@@ -254,6 +252,31 @@ impl<D, T> fmt::Debug for TopicPublisher<D, T> {
 }
 
 // === impl Recipe ===
+
+impl<T: 'static> Recipe<T> {
+    fn body(&self, value: &T) -> Result<Bytes> {
+        let body = self.codec.encode(value);
+        body.map_err(|error| unencodable::<T>(self.codec.content_type(), &self.topic, error))
+    }
+
+    fn message(&self, value: &T, body: Bytes) -> Message {
+        let content_type = self.codec.content_type().to_owned();
+        let mut message = Message::new(&self.topic, body).header(CONTENT_TYPE, content_type);
+        if let Some(key) = &self.key {
+            message = message.key(key(value));
+        }
+        if let Some(group) = &self.group {
+            message = message.group(group(value));
+        }
+        if let Some(tag) = &self.tag {
+            message = message.tag(&**tag);
+        }
+        match &self.with {
+            Some(with) => with(message, value),
+            None => message,
+        }
+    }
+}
 
 impl<T> Clone for Recipe<T> {
     fn clone(&self) -> Self {

@@ -127,11 +127,17 @@ fn may_pass(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
         // Locked (SQLite), starting up (PostgreSQL).
-        sqlx::Error::Database(error) => {
-            let code = error.code();
-            matches!(code.as_deref(), Some("5" | "6" | "57P03"))
-        }
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| code_may_pass(&code)),
         _ => false,
+    }
+}
+
+/// SQLite's codes are numbers, the low byte of which says what the others say more of; those of
+/// PostgreSQL have five characters, which may all be digits.
+fn code_may_pass(code: &str) -> bool {
+    match code.parse::<u32>() {
+        Ok(number) if code.len() < 5 => matches!(number & 0xff, 5 | 6),
+        _ => code == "57P03",
     }
 }
 
@@ -140,5 +146,20 @@ impl<DB: Database> fmt::Debug for Upkeep<DB> {
         f.debug_struct("Upkeep")
             .field("onces", &self.onces)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_database_that_is_locked_or_starting_up_may_come_back() {
+        // Busy, locked; after a crash, on a snapshot, by a shared cache.
+        for code in ["5", "6", "261", "517", "262", "57P03"] {
+            assert!(super::code_may_pass(code), "{code}");
+        }
+        // No such table, full, a syntax error, a number out of range: 22021 ends in 5, too.
+        for code in ["1", "13", "42601", "22021", ""] {
+            assert!(!super::code_may_pass(code), "{code}");
+        }
     }
 }

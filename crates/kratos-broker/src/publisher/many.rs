@@ -18,6 +18,9 @@ impl<D: Driver> Publisher<D> {
     /// one of them fails, those behind it are not sent, so that sending the rest again keeps the
     /// order; their error is [`ErrorKind::Other`].
     ///
+    /// All messages are in memory from the start, and their results until the last is sent: send
+    /// more than fit in parts.
+    ///
     /// ```
     /// use kratos_broker::{Message, Publisher, memory};
     ///
@@ -38,18 +41,18 @@ impl<D: Driver> Publisher<D> {
         messages: impl IntoIterator<Item = Message>,
         at_once: usize,
     ) -> Vec<Result<Receipt>> {
-        self.send_all(messages.into_iter().map(Ok).collect(), at_once)
-            .await
+        let drafts = messages.into_iter().map(Draft::from).collect();
+        self.send_all(drafts, at_once).await
     }
 
     /// The same with messages that could not be made: their errors are their results.
     pub(crate) async fn send_all(
         &self,
-        messages: Vec<Result<Message>>,
+        drafts: Vec<Draft>,
         at_once: usize,
     ) -> Vec<Result<Receipt>> {
-        let count = messages.len();
-        let chains = stream::iter(chains(messages));
+        let count = drafts.len();
+        let chains = stream::iter(chains(drafts));
         let sent: Vec<Vec<(usize, Result<Receipt>)>> = chains
             .map(|chain| self.send_chain(chain))
             .buffer_unordered(at_once.clamp(1, AT_ONCE_MAX))
@@ -64,11 +67,11 @@ impl<D: Driver> Publisher<D> {
     async fn send_chain(&self, chain: Chain) -> Vec<(usize, Result<Receipt>)> {
         let mut results = Vec::with_capacity(chain.len());
         let mut failed = None;
-        for (place, message) in chain {
-            let result = match (failed, message) {
-                (_, Err(error)) => Err(error),
-                (Some(first), Ok(message)) => Err(not_sent(first, &message)),
-                (None, Ok(message)) => self.publish(message).await,
+        for (place, Draft { message, flaw }) in chain {
+            let result = match (failed, flaw) {
+                (_, Some(error)) => Err(error),
+                (Some(first), None) => Err(not_sent(first, &message)),
+                (None, None) => self.publish(message).await,
             };
             if result.is_err() {
                 failed.get_or_insert(place);
@@ -79,26 +82,43 @@ impl<D: Driver> Publisher<D> {
     }
 }
 
-/// Messages that are sent one after another, with their places among all.
-type Chain = Vec<(usize, Result<Message>)>;
+/// A message that is to be sent.
+pub(crate) struct Draft {
+    /// Without its body, if that could not be made: it has a place in its message group all the
+    /// same.
+    pub(crate) message: Message,
+    /// Why it cannot be sent.
+    pub(crate) flaw: Option<Error>,
+}
 
-fn chains(messages: Vec<Result<Message>>) -> Vec<Chain> {
-    let mut chains: Vec<Chain> = Vec::with_capacity(messages.len());
+impl From<Message> for Draft {
+    fn from(message: Message) -> Self {
+        Self {
+            message,
+            flaw: None,
+        }
+    }
+}
+
+/// Messages that are sent one after another, with their places among all.
+type Chain = Vec<(usize, Draft)>;
+
+fn chains(drafts: Vec<Draft>) -> Vec<Chain> {
+    let mut chains: Vec<Chain> = Vec::with_capacity(drafts.len());
     let mut of_group: HashMap<(String, String), usize> = HashMap::new();
-    for (place, message) in messages.into_iter().enumerate() {
-        let group = message.as_ref().ok().and_then(|message| {
-            let group = message.group_ref()?;
-            Some((message.topic().to_string(), group.to_owned()))
-        });
+    for (place, draft) in drafts.into_iter().enumerate() {
+        let message = &draft.message;
+        let group = message.group_ref();
+        let group = group.map(|group| (message.topic().to_string(), group.to_owned()));
         match group {
             Some(group) => {
                 let chain = *of_group.entry(group).or_insert_with(|| {
                     chains.push(Vec::new());
                     chains.len() - 1
                 });
-                chains[chain].push((place, message));
+                chains[chain].push((place, draft));
             }
-            None => chains.push(vec![(place, message)]),
+            None => chains.push(vec![(place, draft)]),
         }
     }
     chains

@@ -257,28 +257,70 @@ async fn many_are_sent_at_once_and_never_more_than_allowed() {
     assert_eq!(began.elapsed(), Duration::from_millis(100));
 }
 
+/// Its first part is a message group, its second the body; of some there is none.
+#[derive(Clone)]
+struct Second;
+
+impl Encode<(String, String)> for Second {
+    fn content_type(&self) -> &str {
+        "text/plain"
+    }
+
+    fn encode(&self, it: &(String, String)) -> Result<Bytes, Box<dyn StdError + Send + Sync>> {
+        if it.1.starts_with("none") {
+            return Err("nothing to encode".into());
+        }
+        Ok(it.1.clone().into())
+    }
+}
+
+fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> Vec<(String, String)> {
+    pairs.map(|(g, v)| (g.to_owned(), v.to_owned())).into()
+}
+
+#[tokio::test(start_paused = true)]
+async fn behind_a_value_that_cannot_be_encoded_nothing_of_its_group_is_sent() {
+    let values = pairs([
+        ("b", "none"),
+        ("a", "a1"),
+        ("b", "b2"),
+        ("c", "c1"),
+        ("b", "none"),
+    ]);
+    let grouped = |driver: &Note| {
+        let publisher = TopicPublisher::new(Publisher::new(driver.clone()), "t", Second);
+        let by = |value: &(String, String)| value.0.clone();
+        [
+            publisher.clone().group(by),
+            publisher.with(move |message, value: &(String, String)| message.group(by(value))),
+        ]
+    };
+    for which in 0..2 {
+        let driver = Note::default();
+        let publisher = grouped(&driver)[which].clone();
+        let results = publisher.publish_all(&values, 8).await;
+        let ok: Vec<bool> = results.iter().map(Result::is_ok).collect();
+        assert_eq!(ok, [false, true, false, true, false]);
+        assert!(results[0].as_ref().unwrap_err().is_invalid());
+        let behind = results[2].as_ref().unwrap_err().to_string();
+        assert!(behind.contains("message 0 of the same call"), "{behind}");
+        let mut sent = driver.log.all();
+        sent.sort();
+        assert_eq!(sent, ["a1", "c1"]);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn messages_of_a_group_are_sent_in_order_and_none_after_one_that_failed() {
     let driver = Note::default();
-    let values: Vec<(String, String)> = [
+    let values = pairs([
         ("a", "a1"),
         ("b", "b1"),
         ("a", "bad"),
         ("b", "b2"),
         ("a", "a3"),
         ("b", "b3"),
-    ]
-    .map(|(g, v)| (g.to_owned(), v.to_owned()))
-    .into();
-    struct Second;
-    impl Encode<(String, String)> for Second {
-        fn content_type(&self) -> &str {
-            "text/plain"
-        }
-        fn encode(&self, it: &(String, String)) -> Result<Bytes, Box<dyn StdError + Send + Sync>> {
-            Ok(it.1.clone().into())
-        }
-    }
+    ]);
     let publisher = TopicPublisher::new(Publisher::new(driver.clone()), "t", Second)
         .group(|value: &(String, String)| value.0.clone());
     let results = publisher.publish_all(&values, 8).await;

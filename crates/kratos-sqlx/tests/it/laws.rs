@@ -20,6 +20,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// A duration that is short for a person, and long for a database.
 const SHORT: Duration = Duration::from_millis(600);
 
+/// Of a mark or a lease that is not to expire while it is extended.
+const UNDISTURBED: Duration = Duration::from_secs(10);
+
 /// Writes `id`, once.
 async fn run(once: &Once<Db>, id: &str) -> sqlx::Result<Option<()>> {
     once.run(id, async |connection| save(connection, id).await)
@@ -91,13 +94,15 @@ async fn of_duplicates_at_the_same_time_one_writes() {
     migrate(&pool).await.unwrap();
     let once = Once::new(pool.clone(), "g");
     // The first fails, once the others wait for it.
+    let begun = tokio::sync::Notify::new();
     let failing = once.run("a", async |connection| {
         save(connection, "a").await?;
+        begun.notify_one();
         tokio::time::sleep(SHORT).await;
         Err::<(), _>(AnyError::msg("on purpose"))
     });
     let others = async {
-        tokio::time::sleep(SHORT / 2).await;
+        begun.notified().await;
         let all = (0..12).map(|_| run(&once, "a"));
         futures_util::future::join_all(all).await
     };
@@ -172,22 +177,27 @@ async fn the_store_keeps_the_laws() {
         !store.done(first, PATIENCE).await.unwrap(),
         "it is the second's"
     );
-    assert!(store.done(second, SHORT).await.unwrap());
-    assert!(matches!(
-        store.begin("g", "a", SHORT).await.unwrap(),
-        Begun::Done
-    ));
+    assert!(store.done(second, PATIENCE).await.unwrap());
+    let again = store.begin("g", "a", PATIENCE).await.unwrap();
+    assert!(matches!(again, Begun::Done));
+
+    let Begun::New(first) = store.begin("g", "b", PATIENCE).await.unwrap() else {
+        panic!("b is new");
+    };
+    assert!(store.done(first, SHORT).await.unwrap());
     tokio::time::sleep(SHORT * 2).await;
-    let Begun::New(third) = store.begin("g", "a", PATIENCE).await.unwrap() else {
+    let Begun::New(second) = store.begin("g", "b", PATIENCE).await.unwrap() else {
         panic!("it was kept long enough");
     };
-    assert!(store.clear(third).await.unwrap());
-    let again = store.begin("g", "a", PATIENCE).await.unwrap();
+    assert!(store.clear(second).await.unwrap());
+    let again = store.begin("g", "b", PATIENCE).await.unwrap();
     assert!(matches!(again, Begun::New(_)));
 }
 
 pub(crate) fn subscription() -> Subscription {
-    let policy = Policy::new().backoff(Backoff::fixed(Duration::from_millis(100)));
+    // 16 attempts in more than 20 s, however long a slow machine takes between two steps.
+    let backoff = Backoff::exponential(Duration::from_millis(100), Duration::from_secs(2));
+    let policy = Policy::new().backoff(backoff);
     Subscription::new("orders", "g")
         .policy(policy)
         .invisible_duration(Duration::from_secs(1))
@@ -236,12 +246,15 @@ async fn the_layer_handles_once_across_two_processes() {
     let mut processes = Vec::new();
     let layer = IdempotentLayer::new(SqlStore::new(pool.clone()), "g")
         .key(|delivery| delivery.keys().first().cloned())
-        .hold(SHORT * 2);
+        .hold(UNDISTURBED);
     let stats = layer.stats();
     for _ in 0..2 {
         let router = Router::new()
             .layer(layer.clone())
-            .subscribe_with(subscription(), handle_plainly)
+            .subscribe_with(
+                subscription().invisible_duration(UNDISTURBED),
+                handle_plainly,
+            )
             .with_state(pool.clone());
         let server = Server::new(broker.clone()).routes(router);
         processes.push(Started::start(server).await);
