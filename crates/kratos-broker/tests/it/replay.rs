@@ -98,10 +98,9 @@ async fn a_list_leaves_everything_where_it_is() {
         assert_eq!(broker.held("dead", "replay"), 0, "all are handed back");
     }
     assert_eq!(broker.backlog("dead", "replay"), 50);
-    let report = replay()
-        .idle(Duration::ZERO)
-        .list(&broker, pending(), |_| {});
-    assert_eq!(report.await.unwrap().seen, 50, "it looks at least once");
+    let hasty = replay().idle(Duration::ZERO);
+    let report = hasty.list(&broker, pending(), |_| {}).await.unwrap();
+    assert_eq!(report.seen, 50, "it looks at least once");
 }
 
 #[tokio::test(start_paused = true)]

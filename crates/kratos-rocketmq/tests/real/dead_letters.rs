@@ -126,7 +126,7 @@ async fn dead_letters_are_listed_and_go_back_to_their_topic_once() {
 /// A reader's place is one for each topic; one that was made, and given no place, is given it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_begins_at_the_start_of_each_topic_that_it_is_prepared_for() {
-    let h = Real;
+    let h = Real::default();
     let (one, two) = (h.topic("dead-one").await, h.topic("dead-two").await);
     let driver = h.driver().await;
     let publisher = driver.publisher();
