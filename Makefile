@@ -40,9 +40,11 @@ chaos: ## ten minutes of SIGKILL, dead connections and restarts on a real Apache
 record: ## asks a real Apache RocketMQ again what the dev broker is compared with
 	bash .ci/record
 
-bench: ## what the engine costs per message: counted beside the baseline, timed beside a peer
+bench: ## what the engine costs per message; with ROCKETMQ_ENDPOINTS set, bench-real too
 	bash .ci/bench
 	cargo bench -p bench --bench dispatch
+	@if [ -n "$$ROCKETMQ_ENDPOINTS" ]; then cargo bench -p bench --bench real; \
+	else echo "end to end: make rocketmq-up; ROCKETMQ_ENDPOINTS=127.0.0.1:8081 make bench"; fi
 
 bench-baseline: ## writes what the engine costs now as the new baseline
 	bash .ci/bench --write
