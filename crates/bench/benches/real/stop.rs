@@ -23,6 +23,12 @@ use crate::{AnyError, Bench, Event, IN_FLIGHT, floor, go_settings, ours};
 
 const HANDLER: Duration = Duration::from_millis(50);
 
+/// How long a process without messages is in its group before it is told to stop.
+const IDLE_FOR: Duration = Duration::from_secs(5);
+
+/// How long the others work: everybody is busy then, and most is still to do.
+const BUSY_FOR: Duration = Duration::from_millis(300);
+
 /// The official clients take up to half a minute.
 const STOP_MAX: Duration = Duration::from_secs(60);
 
@@ -91,19 +97,20 @@ impl Bench {
         let (topic, group) = self.topic().await?;
         let folder = std::env::temp_dir();
         let out = |n: usize| folder.join(format!("{topic}-{n}"));
-        let mut first = self.stopping(case, &out(0), &topic, &group)?;
-        // It is in its group before there is anything.
-        sleep(Duration::from_secs(5)).await;
         if case.messages > 0 {
             floor::send(&self.endpoints, &topic, case.messages, IN_FLIGHT).await?;
-            // Everybody is busy, and most is still to do.
+        }
+        let mut first = self.stopping(case, &out(0), &topic, &group)?;
+        if case.messages == 0 {
+            sleep(IDLE_FOR).await;
+        } else {
             let busy = async {
                 while done(&out(0)).is_empty() {
                     sleep(Duration::from_millis(20)).await;
                 }
             };
             timeout(STOP_MAX, busy).await?;
-            sleep(Duration::from_millis(300)).await;
+            sleep(BUSY_FOR).await;
         }
         let before = done(&out(0)).len();
         let begin = Instant::now();
