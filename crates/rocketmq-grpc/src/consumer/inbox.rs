@@ -46,6 +46,13 @@ pub(super) enum Taken<T> {
     Nothing,
 }
 
+impl Credit {
+    /// Messages that may still come.
+    pub(super) fn left(&self) -> usize {
+        self.left
+    }
+}
+
 impl<T> Inbox<T> {
     pub(super) fn new() -> Self {
         Self {
@@ -129,7 +136,7 @@ impl<T> Inbox<T> {
     }
 
     pub(super) fn take(&mut self, max: usize, mut keep: impl FnMut(&T) -> bool) -> Taken<T> {
-        let mut items = Vec::new();
+        let mut items = Vec::with_capacity(self.arrived.len().min(max));
         while items.len() < max
             && let Some(item) = self.arrived.pop_front()
         {

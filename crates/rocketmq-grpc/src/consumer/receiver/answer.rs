@@ -83,7 +83,7 @@ impl<'a> Answer<'a> {
             // As the group is now: the long poll may have begun before the server said so.
             self.fifo = self.source.instance.settings.borrow().fifo;
         }
-        let mut received = Vec::new();
+        let mut received = Vec::with_capacity(self.credit.left());
         let mut next = Some(item);
         let mut result = Ok(());
         while let Some(item) = next {
