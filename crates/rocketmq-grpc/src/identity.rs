@@ -12,7 +12,7 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tonic::metadata::MetadataMap;
 
-use crate::{Error, backoff::random_u64, credentials::Signer};
+use crate::{Error, backoff::random_u64, credentials::Signer, hex};
 
 /// Language that the server knows; it refuses names that are not on its list.
 const LANGUAGE: HeaderValue = HeaderValue::from_static("RUST");
@@ -107,7 +107,9 @@ impl Identity {
             signer.sign(&date, &mut headers);
         }
         headers.insert(DATE_TIME, date);
-        if let Ok(id) = HeaderValue::try_from(id.to_string()) {
+        if let Ok(mut id) = HeaderValue::try_from(id.text()) {
+            // No other request has it: it would push what all have out of HTTP/2's header table.
+            id.set_sensitive(true);
             headers.insert(REQUEST_ID, id);
         }
         MetadataMap::from_headers(headers)
@@ -132,16 +134,24 @@ impl Identity {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RequestId(u64, u64);
 
+impl RequestId {
+    fn text(self) -> String {
+        let (a, b) = (self.0, self.1);
+        let parts = [(a >> 32, 8), (a >> 16, 4), (a, 4), (b >> 48, 4), (b, 12)];
+        let mut text = String::with_capacity(36);
+        for (number, digits) in parts {
+            if !text.is_empty() {
+                text.push('-');
+            }
+            hex::push(&mut text, number, digits, false);
+        }
+        text
+    }
+}
+
 impl std::fmt::Display for RequestId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (a, b) = (self.0, self.1);
-        let (head, mid, tail) = (a >> 32, a >> 16 & 0xffff, a & 0xffff);
-        write!(
-            f,
-            "{head:08x}-{mid:04x}-{tail:04x}-{:04x}-{:012x}",
-            b >> 48,
-            b & 0xffff_ffff_ffff
-        )
+        f.write_str(&self.text())
     }
 }
 

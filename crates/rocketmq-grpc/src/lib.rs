@@ -11,6 +11,7 @@ mod credentials;
 mod endpoints;
 mod error;
 mod filter;
+mod hex;
 mod identity;
 mod instance;
 mod interceptor;

@@ -7,7 +7,7 @@ use flate2::read::{GzDecoder, ZlibDecoder};
 use md5::{Digest as _, Md5};
 use rocketmq_proto::v2::{Digest, DigestType, Encoding};
 
-use crate::Error;
+use crate::{Error, hex};
 
 /// Largest body after decompression: what is larger is an attack or a mistake.
 const DECOMPRESSED_BYTES_MAX: u64 = 256 << 20;
@@ -34,7 +34,7 @@ fn check(body: &[u8], digest: &Digest) -> Result<(), Error> {
             if is_hex_of(&digest.checksum, &md5) {
                 return Ok(());
             }
-            hex(&md5)
+            hex::of_bytes(&md5)
         }
         // Without leading zeroes: this is how Java writes it.
         Ok(DigestType::Crc32) => format!("{:X}", crc32fast::hash(body)),
@@ -87,16 +87,6 @@ fn is_hex_of(text: &str, bytes: &[u8]) -> bool {
         && text.chunks_exact(2).zip(bytes).all(|(pair, byte)| {
             digit(pair[0]) == Some(u32::from(byte >> 4))
                 && digit(pair[1]) == Some(u32::from(byte & 0xf))
-        })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-            let _ = write!(text, "{byte:02X}");
-            text
         })
 }
 
@@ -159,7 +149,7 @@ mod tests {
         let mut zlib = write::ZlibEncoder::new(Vec::new(), Compression::default());
         zlib.write_all(b"hello").unwrap();
         for wire in [gzip.finish().unwrap(), zlib.finish().unwrap()] {
-            let md5 = digest(DigestType::Md5, &hex(&Md5::digest(&wire)));
+            let md5 = digest(DigestType::Md5, &hex::of_bytes(&Md5::digest(&wire)));
             let body = Bytes::from(wire.clone());
             assert_eq!(
                 decode(body, Some(&md5), Encoding::Gzip.into()).unwrap(),

@@ -9,11 +9,11 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::backoff::random_u64;
+use crate::{backoff::random_u64, hex};
 
 /// 2021-01-01T00:00:00Z, from which the seconds of an id count.
 const EPOCH_SECOND: u64 = 1_609_459_200;
-const VERSION: u8 = 1;
+const VERSION: u64 = 1;
 
 /// The next id of this process. 34 digits: version (1 byte), random in place of the MAC address
 /// (6), process id (2), seconds (4), sequence (4).
@@ -27,7 +27,18 @@ pub(super) fn next() -> String {
         .map_or(0, |it| it.as_secs());
     let second = now.saturating_sub(EPOCH_SECOND) & 0xffff_ffff;
     let sequence = SEQUENCE.fetch_add(1, Ordering::Relaxed);
-    format!("{VERSION:02X}{node:012X}{pid:04X}{second:08X}{sequence:08X}")
+    let parts = [
+        (VERSION, 2),
+        (node, 12),
+        (u64::from(pid), 4),
+        (second, 8),
+        (u64::from(sequence), 8),
+    ];
+    let mut id = String::with_capacity(34);
+    for (number, digits) in parts {
+        hex::push(&mut id, number, digits, true);
+    }
+    id
 }
 
 #[cfg(test)]
