@@ -190,9 +190,8 @@ impl Harness for Real {
             // Everything at once, on two cores that the server shares.
             redelivery_late: Duration::from_secs(20),
             deliver: Duration::from_secs(120),
-            per_group: 30,
-            backlog: 5_000,
-            stops: 8,
+            per_group: 100,
+            backlog: 10_000,
             ..Bounds::default()
         }
     }
