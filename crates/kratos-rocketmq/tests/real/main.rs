@@ -6,6 +6,7 @@
 
 mod away;
 mod dead_letters;
+mod outbox;
 mod relay;
 
 use std::{

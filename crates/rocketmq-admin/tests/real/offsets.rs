@@ -38,6 +38,23 @@ async fn a_new_group_has_no_lag_and_can_be_set() {
 }
 
 #[tokio::test]
+async fn a_group_is_given_a_place_in_a_topic_once() {
+    let (admin, topic, group) = (admin(), unique("topic"), unique("group"));
+    admin
+        .create_topic(&TopicSpec::new(&topic).queues(2))
+        .await
+        .unwrap();
+    admin.create_group(&GroupSpec::new(&group)).await.unwrap();
+    admin.wait_for_topic(&topic, SOON).await.unwrap();
+    let set = admin.init_offset(&group, &topic, Position::Start).await;
+    assert_eq!(set.unwrap().values().collect::<Vec<_>>(), [&0, &0]);
+    let again = admin.init_offset(&group, &topic, Position::End).await;
+    assert!(again.unwrap().is_empty(), "it has one");
+    admin.delete_group(&group).await.unwrap();
+    admin.delete_topic(&topic).await.unwrap();
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_not_found_and_not_made() {
     let (admin, topic, group) = (admin(), unique("topic"), unique("group"));
     admin.create_topic(&TopicSpec::new(&topic)).await.unwrap();
