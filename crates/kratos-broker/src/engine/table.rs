@@ -595,7 +595,11 @@ mod tests {
         tokio::time::advance(Duration::from_secs(2)).await;
         let cell = Arc::new(LaneCell::new(Arc::default()));
         assert_eq!(table.start(first, &cell, recently.horizon()), None);
-        assert_eq!(counters.stats().leases_lost, 2, "and that of the one behind");
+        assert_eq!(
+            counters.stats().leases_lost,
+            2,
+            "and that of the one behind"
+        );
     }
 
     /// Looks whether the table's lock is free, for each line of the log.
