@@ -8,7 +8,7 @@ use std::{
 };
 
 use kratos::telemetry::{self, Telemetry};
-use kratos_broker::{Json, Router, State, Subscription};
+use kratos_broker::{Batch, BatchSettings, Json, Router, State, Subscription};
 use opentelemetry_sdk::{
     error::OTelSdkResult,
     trace::{SpanData, SpanExporter},
@@ -31,6 +31,8 @@ pub enum Scenario {
     Lanes,
     /// 16 lanes; messages of 64 keys, each key in order.
     Keyed,
+    /// One lane, a handler of up to 100 messages at once.
+    Batch,
     /// One lane, one layer of tower that does nothing.
     Layer,
     /// Three such layers.
@@ -58,10 +60,11 @@ struct Nowhere;
 
 impl Scenario {
     /// All of them, in the order of a report.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Sequential,
         Self::Lanes,
         Self::Keyed,
+        Self::Batch,
         Self::Layer,
         Self::Layers3,
         Self::Layers5,
@@ -76,6 +79,7 @@ impl Scenario {
             Self::Sequential => "sequential",
             Self::Lanes => "lanes-16",
             Self::Keyed => "keyed-16",
+            Self::Batch => "batch-100",
             Self::Layer => "layer-1",
             Self::Layers3 => "layers-3",
             Self::Layers5 => "layers-5",
@@ -103,6 +107,9 @@ impl Scenario {
         let subscription = Subscription::new("orders", "bench").concurrency(lanes);
         let router = Router::<&'static Latch>::new();
         match self {
+            Self::Batch => router
+                .subscribe_batch(subscription, BatchSettings::new(100), handle_batch)
+                .with_state(latch),
             Self::Layer => router
                 .layer(Pass)
                 .subscribe_with(subscription, handle)
@@ -147,6 +154,14 @@ impl Scenario {
 async fn handle(State(latch): State<&'static Latch>, Json(order): Json<Order>) {
     black_box((order.id, order.quantity));
     latch.arrived();
+}
+
+async fn handle_batch(State(latch): State<&'static Latch>, batch: Batch<Json<Order>>) {
+    for item in &batch {
+        let Json(order) = &item.body;
+        black_box((order.id, order.quantity));
+        latch.arrived();
+    }
 }
 
 impl fmt::Display for Scenario {

@@ -23,13 +23,13 @@ pub(crate) fn before(at: Instant, wait: Duration) -> Option<Instant> {
 }
 
 /// How many uses of [`Recently`] share one look at the clock.
-const USES_PER_LOOK: u32 = 64;
+const USES_PER_LOOK: u32 = 32;
 
 /// How late it may be meanwhile: 32 handlers that compute for an eighth of a second and never wait.
 const LATE_MAX: Duration = Duration::from_secs(4);
 
 /// The time as a lane knows it. To read the clock may cost more than everything else that is done
-/// for a message, so one that never waits reads it once in 32 messages, and each time it has waited.
+/// for a message, so one that never waits reads it once in 32 messages or more often, and each time it has waited.
 ///
 /// What depends on it are looks at leases, before a handler starts and before its message is
 /// settled: one that ends after the horizon is not over yet, for any other the clock is asked. Those

@@ -1,6 +1,6 @@
 //! A message that was received.
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{fmt, ops::Deref, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -23,6 +23,10 @@ pub struct Delivery {
     attempt: u32,
     run: Run,
 }
+
+/// A message as the engine keeps it: nothing of an attempt, and so the smallest thing to move.
+#[derive(Clone, Debug)]
+pub(crate) struct Received(Arc<DeliveryParts>);
 
 /// What a driver knows of a message that it received; `Delivery::from` makes a [`Delivery`] of it.
 ///
@@ -226,23 +230,6 @@ impl Delivery {
     pub(crate) fn set_extensions(&mut self, extensions: Arc<Extensions>) {
         self.run.extensions = Some(extensions);
     }
-
-    /// The broker's own count, without retries in this process.
-    pub(crate) fn broker_attempt(&self) -> u32 {
-        self.parts.attempt.max(1)
-    }
-
-    /// The broker itself gives up after this delivery.
-    pub(crate) fn is_last_delivery(&self) -> bool {
-        let limit = self.attempts_limit();
-        limit.is_some_and(|limit| self.broker_attempt() >= limit)
-    }
-
-    pub(crate) fn with_run(mut self, attempt: u32, run: Run) -> Self {
-        self.attempt = attempt;
-        self.run = run;
-        self
-    }
 }
 
 impl fmt::Debug for Delivery {
@@ -257,5 +244,55 @@ impl fmt::Debug for Delivery {
             .field("message_group", &self.message_group())
             .field("attempt", &self.attempt)
             .finish_non_exhaustive()
+    }
+}
+
+// === impl Received ===
+
+impl From<DeliveryParts> for Received {
+    fn from(parts: DeliveryParts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl From<Delivery> for Received {
+    fn from(delivery: Delivery) -> Self {
+        Self(delivery.parts)
+    }
+}
+
+impl Deref for Received {
+    type Target = DeliveryParts;
+
+    fn deref(&self) -> &DeliveryParts {
+        &self.0
+    }
+}
+
+impl Received {
+    /// The broker's own count, without retries in this process.
+    pub(crate) fn broker_attempt(&self) -> u32 {
+        self.attempt.max(1)
+    }
+
+    /// The broker itself gives up after this delivery.
+    pub(crate) fn is_last_delivery(&self) -> bool {
+        let limit = self.attempts_limit;
+        limit.is_some_and(|limit| self.broker_attempt() >= limit)
+    }
+
+    /// The message as people see it, outside a handler.
+    pub(crate) fn delivery(&self) -> Delivery {
+        self.clone().run(self.broker_attempt(), Run::default())
+    }
+
+    /// The message of one attempt.
+    #[inline]
+    pub(crate) fn run(self, attempt: u32, run: Run) -> Delivery {
+        Delivery {
+            parts: self.0,
+            attempt,
+            run,
+        }
     }
 }

@@ -314,7 +314,8 @@ impl Subscription {
     }
 
     pub(crate) fn classifiers(&self) -> Classifiers {
-        Classifiers(self.classifiers.as_slice().into())
+        let some = !self.classifiers.is_empty();
+        Classifiers(some.then(|| self.classifiers.as_slice().into()))
     }
 }
 
@@ -360,12 +361,15 @@ impl fmt::Debug for OrderBy {
     }
 }
 
-/// What a lane asks about an error.
+/// What a lane asks about an error. None are cheaper to clone, and each call of a handler does.
 #[derive(Clone)]
-pub(crate) struct Classifiers(Arc<[Classifier]>);
+pub(crate) struct Classifiers(Option<Arc<[Classifier]>>);
 
 impl Classifiers {
     pub(crate) fn ask(&self, error: &dyn Any) -> Option<Disposition> {
-        self.0.iter().find_map(|classify| classify(error))
+        self.0
+            .iter()
+            .flat_map(|all| all.iter())
+            .find_map(|classify| classify(error))
     }
 }

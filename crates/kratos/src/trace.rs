@@ -17,14 +17,17 @@
 //! assert_eq!(onward, [("traceparent", headers["traceparent"].clone())]);
 //! ```
 
+mod scoped;
 mod traceparent;
 
 use opentelemetry::{
     Context, KeyValue,
-    trace::{FutureExt, TraceContextExt, TraceState, WithContext},
+    trace::{TraceContextExt, TraceState},
 };
-use tracing::{Instrument, Span, instrument::Instrumented};
+use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+pub use self::scoped::Scoped;
 
 /// The trace id, span id, flags and state that identify a span in any process.
 pub use opentelemetry::trace::SpanContext;
@@ -121,19 +124,18 @@ pub fn add_link_with(
 
 /// Runs `future` in `span`, as a child of `parent`.
 ///
-/// With no tracer installed the parent is still carried: [`current`] answers it inside, so that a
-/// trace passes through a process that does not record it. `None` starts a new root.
-pub fn scope<F: Future>(
-    span: Span,
-    parent: Option<SpanContext>,
-    future: F,
-) -> WithContext<Instrumented<F>> {
+/// With no tracer installed, or in a span that is disabled, the parent is still carried:
+/// [`current`] answers it inside, so that a trace passes through a process that does not record it.
+/// `None` starts a new root.
+pub fn scope<F: Future>(span: Span, parent: Option<SpanContext>, future: F) -> Scoped<F> {
     let carried = match parent {
         Some(parent) => Context::new().with_remote_span_context(parent),
         None => Context::new(),
     };
-    let _no_tracer = span.set_parent(carried.clone());
-    future.instrument(span).with_context(carried)
+    if !span.is_disabled() {
+        let _no_tracer = span.set_parent(carried.clone());
+    }
+    Scoped::new(span, carried, future)
 }
 
 fn parse_state(state: &str) -> Option<TraceState> {

@@ -7,12 +7,11 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    panic::AssertUnwindSafe,
+    pin::pin,
     sync::{Arc, PoisonError},
     vec,
 };
 
-use futures_util::FutureExt;
 use kratos::trace;
 use tokio::{sync::Mutex, time::Instant};
 use tower_service::Service;
@@ -20,7 +19,7 @@ use tracing::Span;
 
 use super::{
     cell::{Cancel, LaneCell},
-    lane::{Ended, Inbox, Verdict, handle, panic_failure, record},
+    lane::{Attempt, Attempted, Ended, Inbox, Verdict, record},
     queue::Job,
     span,
 };
@@ -84,7 +83,7 @@ where
                 held_until = held_until.map_or(Some(until), |least| Some(until.min(least)));
                 jobs.push(job);
             } else {
-                inbox.inconclusive(&job);
+                inbox.inconclusive(job.probe);
             }
         }
         if let Some(held_until) = held_until {
@@ -132,24 +131,20 @@ where
             extensions: None,
         };
         let attempt = tally.attempt.max(job.attempt());
-        job.delivery.clone().with_run(attempt, run)
+        job.delivery.clone().run(attempt, run)
     });
     let batch = Deliveries::new(deliveries.collect());
     let rejected = batch.rejected();
     let span = span::process_batch(settings, &batch);
 
-    // The whole attempt is inside, the drop of the handler's future too: either may panic.
-    let work = handle(service, batch, cell, time_limit);
-    let work = AssertUnwindSafe(work).catch_unwind();
-    let caught = if span.is_disabled() {
+    let work = Attempt::new(service, batch, cell, time_limit);
+    let mut work = pin!(work);
+    let attempted = if span.is_disabled() {
         work.await
     } else {
-        trace::scope(span.clone(), None, work).await
+        trace::scope(span.clone(), None, work.as_mut()).await
     };
-    let (ended, panicked) = match caught {
-        Ok(ended) => (ended, false),
-        Err(panic) => (Ended::Failed(panic_failure(&*panic)), true),
-    };
+    let Attempted { ended, panicked } = attempted;
     record(&span, &ended);
     let rejected = std::mem::take(&mut *rejected.lock().unwrap_or_else(PoisonError::into_inner));
     if let Ended::Done(outcomes) = &ended
@@ -197,7 +192,7 @@ impl Inbox {
     /// slots that are taken care of, sorted.
     fn conclude_batch(&self, jobs: Vec<Job>, handled: Handled) -> Vec<usize> {
         if let Ended::Cancelled(_) = handled.ended {
-            jobs.iter().for_each(|job| self.inconclusive(job));
+            jobs.iter().for_each(|job| self.inconclusive(job.probe));
         }
         let Handled {
             ended,

@@ -122,7 +122,7 @@ impl Undertaker {
         failure: &Failure,
         span: &Span,
     ) -> Box<Grave> {
-        let delivery = &job.delivery;
+        let delivery = &job.delivery.delivery();
         // Without a span the trace is one that is not sampled, and stays so.
         let sender = || trace::extract(|name| delivery.headers().get(name));
         Box::new(Grave {
@@ -258,8 +258,8 @@ impl Burials {
 fn log(burial: &Burial, error: &Error, what: &'static str) {
     let source = std::error::Error::source(error).map(ToString::to_string);
     tracing::warn!(
-        topic = %burial.job.delivery.topic(),
-        message.id = %burial.job.delivery.id(),
+        topic = %burial.job.delivery.topic,
+        message.id = %burial.job.delivery.id,
         dead_letter.topic = %burial.grave.letter.topic(),
         %error, source,
         "dead letter not published: {what}",
@@ -270,8 +270,8 @@ fn log(burial: &Burial, error: &Error, what: &'static str) {
 fn refused_for_good(burial: &Burial, error: &Error) {
     let source = std::error::Error::source(error).map(ToString::to_string);
     tracing::error!(
-        topic = %burial.job.delivery.topic(),
-        message.id = %burial.job.delivery.id(),
+        topic = %burial.job.delivery.topic,
+        message.id = %burial.job.delivery.id,
         dead_letter.topic = %burial.grave.letter.topic(),
         %error, source,
         "dead letter refused for good, and the broker has no place for it: it comes again and again",

@@ -1,23 +1,25 @@
 //! A lane: a long-lived task that handles one message after another.
 
+mod attempt;
 mod outcome;
 
 use std::{
-    any::Any,
-    panic::AssertUnwindSafe,
+    future::poll_fn,
     pin::pin,
     sync::Arc,
     task::Poll,
     time::{Duration, SystemTime},
 };
 
-use futures_util::{FutureExt, future::poll_fn};
 use kratos::trace;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tower_service::Service;
 use tracing::Span;
 
-pub(crate) use self::outcome::Verdict;
+pub(crate) use self::{
+    attempt::{Attempt, Attempted},
+    outcome::Verdict,
+};
 use super::{
     burial::Undertaker,
     cell::{Cancel, LaneCell},
@@ -29,9 +31,9 @@ use super::{
     ticket::Ticket,
 };
 use crate::{
-    Delivery, Disposition, Failure, Group, Policy,
+    Delivery, Failure, Group, Policy,
     clock::{Recently, from_now},
-    delivery::Run,
+    delivery::{Received, Run},
     driver::Settlement,
     policy::Tally,
 };
@@ -41,6 +43,16 @@ pub(crate) trait Desk: Send + Sync {
     /// A message is about to run on a lane; `None` if its lease is gone. Answers when renewal of
     /// the lease ends. A lease that ends after the `horizon` is good without a look at the clock.
     fn start(&self, ticket: Ticket, cell: &Arc<LaneCell>, horizon: Instant) -> Option<Instant>;
+
+    /// As [`settle_at`](Self::settle_at) of a message that is done, if one is, and after that
+    /// [`start`](Self::start) of the next: in one look.
+    fn turn(
+        &self,
+        done: Option<Ticket>,
+        next: Ticket,
+        cell: &Arc<LaneCell>,
+        horizon: Instant,
+    ) -> Option<Instant>;
 
     /// A message waits again, for its next attempt in this process; false if it does not, because
     /// its lease is gone or given up.
@@ -54,6 +66,9 @@ pub(crate) trait Desk: Send + Sync {
 
     /// What is here of a subscription: the topic's number, and the route's in it.
     fn holds(&self, topic: usize, route: usize) -> Holds;
+
+    /// The message, if its lease was not lost.
+    fn received(&self, ticket: Ticket) -> Option<Received>;
 
     /// A message is over.
     fn settle(&self, ticket: Ticket, how: Settlement) {
@@ -97,6 +112,8 @@ pub(crate) struct Holds {
 /// What all lanes of one subscription share.
 pub(crate) struct LaneSettings {
     pub(crate) system: &'static str,
+    /// What the span of an attempt is called.
+    pub(crate) span_name: String,
     pub(crate) group: Group,
     pub(crate) policy: Policy,
     pub(crate) ordered_policy: Policy,
@@ -123,6 +140,20 @@ pub(crate) enum Ended<R = ()> {
     Cancelled(Cancel),
 }
 
+/// After so many messages a lane lets other tasks run: a backlog and a handler that never waits must
+/// not starve them.
+const MESSAGES_PER_POLL: u32 = 128;
+
+/// What a lane has done and not told yet. Nothing may be left of it when the lane waits.
+#[derive(Default)]
+struct Untold {
+    /// A message that is done, for the desk. It has no slot: what waits behind one is told after
+    /// the desk.
+    done: Option<Ticket>,
+    /// Whose next message may run, for the queue.
+    slot: Option<usize>,
+}
+
 /// A lane's whole loop, until the queue ends.
 pub(crate) async fn run<Svc>(prototype: Svc, inbox: Inbox)
 where
@@ -131,141 +162,132 @@ where
 {
     let mut service = prototype.clone();
     let mut recently = Recently::new();
-    while let Some(job) = inbox.next(&mut recently).await {
-        let slot = job.slot();
-        inbox.cell.begin(job.ticket);
-        let started = inbox
-            .desk
-            .start(job.ticket, &inbox.cell, recently.horizon());
-        if let Some(held_until) = started {
-            let (verdict, panicked) = attempt(&mut service, &inbox, &job, held_until).await;
-            inbox.cell.end();
-            if panicked {
-                // It may be half changed.
-                service = prototype.clone();
-            }
-            if inbox.cell.has_waited() {
-                recently.forget();
-            }
-            match verdict {
-                Verdict::Settle(how) => {
-                    inbox.desk.settle_at(job.ticket, how, recently.horizon());
-                    inbox.queue.release(slot);
-                }
-                verdict => inbox.conclude(job, verdict),
-            }
-        } else {
-            inbox.cell.end();
-            inbox.inconclusive(&job);
-            inbox.queue.not_started();
-            inbox.queue.release(slot);
+    let mut untold = Untold::default();
+    let mut left = MESSAGES_PER_POLL;
+    loop {
+        if left == 0 {
+            untold.tell(&inbox, &mut recently);
+            let_others_run().await;
+            left = MESSAGES_PER_POLL;
         }
-        // A backlog and a handler that never waits must not starve the other tasks.
-        tokio::task::coop::consume_budget().await;
+        let next = inbox.queue.try_next(untold.slot.take());
+        let job = if let Some(job) = next {
+            job
+        } else {
+            untold.tell(&inbox, &mut recently);
+            let Some(job) = inbox.queue.next().await else {
+                return;
+            };
+            recently.forget();
+            left = MESSAGES_PER_POLL;
+            job
+        };
+        left -= 1;
+        let (ticket, slot) = (job.ticket, job.slot());
+        inbox.cell.begin(ticket);
+        let (done, horizon) = (untold.done.take(), recently.horizon());
+        let started = inbox.desk.turn(done, ticket, &inbox.cell, horizon);
+        let Some(held_until) = started else {
+            inbox.cell.end();
+            inbox.inconclusive(job.probe);
+            inbox.queue.not_started();
+            untold.slot = slot;
+            continue;
+        };
+        let (after, panicked) = attempt(&mut service, &inbox, job, held_until).await;
+        inbox.cell.end();
+        if panicked {
+            // It may be half changed.
+            service = prototype.clone();
+        }
+        if inbox.cell.has_waited() {
+            recently.forget();
+            left = MESSAGES_PER_POLL;
+        }
+        match after {
+            After::Done if slot.is_none() => untold.done = Some(ticket),
+            After::Done => {
+                inbox
+                    .desk
+                    .settle_at(ticket, Settlement::Ack, recently.horizon());
+                untold.slot = slot;
+            }
+            After::Lost => untold.slot = slot,
+            After::Else(job, verdict) => inbox.conclude(job, verdict),
+        }
     }
+}
+
+/// What follows an attempt.
+enum After {
+    Done,
+    /// The lease is gone: nothing to settle.
+    Lost,
+    Else(Job, Verdict),
 }
 
 /// Runs the handler once, in its span; answers what follows, and whether the handler panicked.
 async fn attempt<Svc>(
     service: &mut Svc,
     inbox: &Inbox,
-    job: &Job,
+    job: Job,
     held_until: Instant,
-) -> (Verdict, bool)
+) -> (After, bool)
 where
     Svc: Service<Delivery, Response = ()>,
     Svc::Error: Into<Failure>,
 {
     let settings = &*inbox.settings;
     let time_limit = settings.handler_timeout.map(from_now);
-    let tally = settings.tally(job);
+    let (tally, ticket) = (settings.tally(&job), job.ticket);
     let run = Run {
         deadline: Some(time_limit.map_or(held_until, |limit| limit.min(held_until))),
         is_last: tally.exhausted,
         cell: Some(inbox.cell.clone()),
-        ticket: job.ticket,
+        ticket,
         extensions: None,
     };
     let attempt = tally.attempt.max(job.attempt());
-    let delivery = job.delivery.clone().with_run(attempt, run);
-    let (span, parent) = span::process(settings, &delivery);
+    let (received, job) = job.part();
+    let delivery = received.run(attempt, run);
+    let sender = span::sender(&delivery);
+    // A sender that is not sampled is carried on, and nothing is recorded.
+    let span = match &sender {
+        Some(sender) if !sender.is_sampled() => Span::none(),
+        sender => span::process(settings, &delivery, sender.as_ref()),
+    };
 
-    // The whole attempt is inside, the drop of the handler's future too: either may panic.
-    let work = handle(service, delivery, &inbox.cell, time_limit);
-    let work = AssertUnwindSafe(work).catch_unwind();
-    let caught = if span.is_disabled() && parent.is_none() {
-        work.await
-    } else {
-        trace::scope(span.clone(), parent, work).await
+    let mut work = pin!(Attempt::new(service, delivery, &inbox.cell, time_limit));
+    let attempted = match sender {
+        None if span.is_disabled() => work.await,
+        sender => trace::scope(span.clone(), sender, work.as_mut()).await,
     };
-    let (ended, panicked) = match caught {
-        Ok(ended) => (ended, false),
-        Err(panic) => (Ended::Failed(panic_failure(&*panic)), true),
-    };
+    let Attempted { ended, panicked } = attempted;
+    if let Ended::Done(()) = ended {
+        inbox.succeeded(job.probe);
+        return (After::Done, panicked);
+    }
     record(&span, &ended);
-    (inbox.verdict(job, &ended, &span, held_until), panicked)
+    let Some(received) = inbox.desk.received(ticket) else {
+        inbox.inconclusive(job.probe);
+        return (After::Lost, panicked);
+    };
+    let job = job.with(received);
+    let verdict = inbox.verdict(&job, &ended, &span, held_until);
+    (After::Else(job, verdict), panicked)
 }
 
-/// Calls the service and waits for it, for a cancellation, or for the time limit.
-pub(super) async fn handle<Svc, Req>(
-    service: &mut Svc,
-    request: Req,
-    cell: &LaneCell,
-    time_limit: Option<Instant>,
-) -> Ended<Svc::Response>
-where
-    Svc: Service<Req>,
-    Svc::Error: Into<Failure>,
-{
-    let called = pin!(async {
-        poll_fn(|cx| service.poll_ready(cx)).await?;
-        service.call(request).await
-    });
-    let limit = pin!(async {
-        match time_limit {
-            Some(at) => sleep_until(at).await,
-            None => std::future::pending().await,
+/// Goes to the end of the runtime's queue.
+async fn let_others_run() {
+    let mut gone = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut gone, true) {
+            return Poll::Ready(());
         }
-    });
-    let (mut called, mut limit) = (called, limit);
-    let ended = poll_fn(|cx| {
-        if let Some(why) = cell.cancelled() {
-            return Poll::Ready(Ended::Cancelled(why));
-        }
-        if let Poll::Ready(result) = called.as_mut().poll(cx) {
-            return Poll::Ready(match result {
-                Ok(response) => Ended::Done(response),
-                Err(error) => Ended::Failed(error.into()),
-            });
-        }
-        // Only a handler that waits needs to be woken.
-        if let Some(why) = cell.poll_cancelled(cx.waker()) {
-            return Poll::Ready(Ended::Cancelled(why));
-        }
-        limit.as_mut().poll(cx).map(|()| {
-            Ended::Failed(Failure::typed(
-                Disposition::Retry,
-                "timeout",
-                "handler timed out",
-            ))
-        })
+        cx.waker().wake_by_ref();
+        Poll::Pending
     })
     .await;
-    // Fires before the future is dropped, which is at the end of this function. After a handler
-    // that returned, what it spawned goes on.
-    match &ended {
-        Ended::Cancelled(_) => cell.fire(),
-        Ended::Failed(failure) if failure.error_type() == "timeout" => cell.fire(),
-        Ended::Failed(_) | Ended::Done(_) => {}
-    }
-    ended
-}
-
-pub(super) fn panic_failure(panic: &(dyn Any + Send)) -> Failure {
-    let words = panic.downcast_ref::<&str>().copied();
-    let words = words.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    let message = format!("handler panicked: {}", words.unwrap_or("no message"));
-    Failure::typed(Disposition::Retry, "panic", message)
 }
 
 pub(super) fn record<R>(span: &Span, ended: &Ended<R>) {
@@ -287,17 +309,15 @@ pub(super) fn record<R>(span: &Span, ended: &Ended<R>) {
     }
 }
 
-// === impl Inbox ===
+// === impl Untold ===
 
-impl Inbox {
-    /// Waits for a message that may run; `None` when there will be none.
-    async fn next(&self, recently: &mut Recently) -> Option<Job> {
-        if let Some(job) = self.queue.try_next() {
-            return Some(job);
+impl Untold {
+    fn tell(&mut self, inbox: &Inbox, recently: &mut Recently) {
+        if let Some(ticket) = self.done.take() {
+            let horizon = recently.horizon();
+            inbox.desk.settle_at(ticket, Settlement::Ack, horizon);
         }
-        let job = self.queue.next().await;
-        recently.forget();
-        job
+        inbox.queue.release(self.slot.take());
     }
 }
 
@@ -327,7 +347,7 @@ impl LaneSettings {
 
     /// The attempt of a message that runs, or is next, should it fail.
     pub(super) fn tally(&self, job: &Job) -> Tally {
-        let (delivered, limit) = (job.delivery.broker_attempt(), job.delivery.attempts_limit());
+        let (delivered, limit) = (job.delivery.broker_attempt(), job.delivery.attempts_limit);
         self.policy_of(job).tally(delivered, limit, job.failures)
     }
 }

@@ -10,7 +10,10 @@ use std::{
     collections::{HashSet, VecDeque},
     hash::{BuildHasher, RandomState},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::{sync::Notify, time::Instant};
@@ -21,16 +24,16 @@ use self::{
     slots::{Mode, Ready, State},
 };
 use super::ticket::Ticket;
-use crate::{Delivery, Order, Subscription, subscription::OrderBy};
+use crate::{Order, Subscription, delivery::Received, subscription::OrderBy};
 
 /// With so many waiting here an open kill switch has enough to try: no more is received.
 const PROBES: usize = 16;
 
-/// A message that waits for a lane, or for its next attempt.
+/// A message that waits for a lane, or for its next attempt; `Job<()>` while its handler has it.
 #[derive(Debug)]
-pub(crate) struct Job {
+pub(crate) struct Job<D = Received> {
     pub(crate) ticket: Ticket,
-    pub(crate) delivery: Delivery,
+    pub(crate) delivery: D,
     /// Failed attempts in this process.
     pub(crate) failures: u32,
     /// Never handed back while the deadline allows: the broker gives up after this attempt, or
@@ -60,6 +63,9 @@ pub(crate) struct Queue {
     hasher: RandomState,
     state: Mutex<State>,
     changed: Notify,
+    /// Who waits for a change, or is about to look and then wait: with none there is nobody to
+    /// tell.
+    waiting: AtomicUsize,
     /// The topic's intake waits for a queue that has nothing ready.
     hungry: Arc<Notify>,
 }
@@ -82,6 +88,10 @@ pub(crate) struct Drained {
     pub(crate) late: Vec<Job>,
 }
 
+/// Somebody who waits for a change, until it is dropped. Made before the look at the queue whose
+/// answer was to wait.
+pub(super) struct Waiter<'a>(&'a AtomicUsize);
+
 enum Pop {
     Job(Job),
     Wait(Option<Instant>),
@@ -91,7 +101,7 @@ enum Pop {
 // === impl Job ===
 
 impl Job {
-    pub(crate) fn new(ticket: Ticket, delivery: Delivery) -> Self {
+    pub(crate) fn new(ticket: Ticket, delivery: Received) -> Self {
         Self {
             ticket,
             delivery,
@@ -106,15 +116,6 @@ impl Job {
         }
     }
 
-    /// Whether messages behind it wait for it.
-    pub(crate) fn is_ordered(&self) -> bool {
-        self.ordered
-    }
-
-    pub(crate) fn slot(&self) -> Option<usize> {
-        self.slot
-    }
-
     /// The message, when its key goes on without it.
     pub(crate) fn without_key(mut self) -> Self {
         self.slot = None;
@@ -124,6 +125,45 @@ impl Job {
     /// Which attempt comes next: the broker's count, and what was made here since.
     pub(crate) fn attempt(&self) -> u32 {
         self.delivery.broker_attempt().saturating_add(self.failures)
+    }
+
+    /// The message for its handler, and what is left: not to count references is cheaper.
+    pub(crate) fn part(self) -> (Received, Job<()>) {
+        self.swap(())
+    }
+}
+
+impl Job<()> {
+    /// Whole again.
+    pub(crate) fn with(self, delivery: Received) -> Job {
+        self.swap(delivery).1
+    }
+}
+
+impl<D> Job<D> {
+    /// Whether messages behind it wait for it.
+    pub(crate) fn is_ordered(&self) -> bool {
+        self.ordered
+    }
+
+    pub(crate) fn slot(&self) -> Option<usize> {
+        self.slot
+    }
+
+    fn swap<E>(self, delivery: E) -> (D, Job<E>) {
+        let job = Job {
+            ticket: self.ticket,
+            delivery,
+            failures: self.failures,
+            must_finish: self.must_finish,
+            route: self.route,
+            in_batch: self.in_batch,
+            probe: self.probe,
+            ordered: self.ordered,
+            key: self.key,
+            slot: self.slot,
+        };
+        (self.delivery, job)
     }
 }
 
@@ -142,14 +182,18 @@ impl Queue {
             hasher: RandomState::new(),
             state: Mutex::new(state),
             changed: Notify::new(),
+            waiting: AtomicUsize::new(0),
             hungry,
         }
     }
 
     /// Says what a message is kept in order by, before it is added: what tells may be the user's,
     /// and runs under no lock.
+    #[inline]
     pub(crate) fn assign(&self, job: &mut Job) {
-        job.key = self.key_of(&job.delivery);
+        if self.order != Order::Unordered || self.fifo || self.order_by.is_some() {
+            job.key = self.key_of(&job.delivery);
+        }
     }
 
     /// Adds messages; gives those back that the queue takes no longer.
@@ -182,13 +226,15 @@ impl Queue {
         }
         drop(state);
         // One lane is enough: it hands the baton on.
-        self.changed.notify_one();
+        self.tell_one();
         refused
     }
 
-    /// A message that may run, if there is one now.
-    pub(crate) fn try_next(&self) -> Option<Job> {
-        match self.pop() {
+    /// A message that may run, if there is one now. `over`: the slot of a message that ran before,
+    /// whose next one may run.
+    #[inline]
+    pub(crate) fn try_next(&self, over: Option<usize>) -> Option<Job> {
+        match self.pop(over) {
             Pop::Job(job) => Some(job),
             Pop::Wait(_) | Pop::End => None,
         }
@@ -197,10 +243,11 @@ impl Queue {
     /// Waits for a message that may run; `None` when there will be none.
     pub(crate) async fn next(&self) -> Option<Job> {
         loop {
+            let _waiter = self.waiter();
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            match self.pop() {
+            match self.pop(None) {
                 Pop::Job(job) => return Some(job),
                 Pop::End => return None,
                 Pop::Wait(None) => changed.await,
@@ -223,7 +270,7 @@ impl Queue {
         if state.let_go(at) {
             state.ready.push_back(Ready::Slot(at));
             drop(state);
-            self.changed.notify_one();
+            self.tell_one();
         }
     }
 
@@ -271,7 +318,7 @@ impl Queue {
         state.parked.push(Reverse((until, at)));
         drop(state);
         // An idle lane must learn of the new time.
-        self.changed.notify_one();
+        self.tell_one();
         Ok(())
     }
 
@@ -438,16 +485,25 @@ impl Queue {
         self.lock().wants_more()
     }
 
-    fn pop(&self) -> Pop {
+    #[inline]
+    fn pop(&self, over: Option<usize>) -> Pop {
         let mut state = self.lock();
-        let probe = match state.admits() {
-            Admits::All => false,
-            Admits::One => true,
-            Admits::None(until) => return Pop::Wait(until),
-        };
-        state.unpark();
-        if let Some(until) = state.rate_wait() {
-            return Pop::Wait(Some(until));
+        if let Some(at) = over
+            && state.let_go(at)
+        {
+            state.ready.push_back(Ready::Slot(at));
+        }
+        let mut probe = false;
+        if !state.is_plain() {
+            match state.admits() {
+                Admits::All => {}
+                Admits::One => probe = true,
+                Admits::None(until) => return Pop::Wait(until),
+            }
+            state.unpark();
+            if let Some(until) = state.rate_wait() {
+                return Pop::Wait(Some(until));
+            }
         }
         while let Some(entry) = state.ready.pop_front() {
             let job = match entry {
@@ -469,7 +525,7 @@ impl Queue {
             let (hungry, baton) = (state.ready.is_empty(), !state.parked.is_empty());
             drop(state);
             if !hungry || baton {
-                self.changed.notify_one();
+                self.tell_one();
             }
             if hungry {
                 self.hungry.notify_waiters();
@@ -489,27 +545,40 @@ impl Queue {
         Pop::Wait(state.parked.peek().map(|Reverse((until, _))| *until))
     }
 
-    fn key_of(&self, delivery: &Delivery) -> Option<u64> {
+    pub(super) fn waiter(&self) -> Waiter<'_> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiter(&self.waiting)
+    }
+
+    /// Wakes one of those who wait. Call it after the change, which is made under the lock: whoever
+    /// looked before and waits was counted before that.
+    fn tell_one(&self) {
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.changed.notify_one();
+        }
+    }
+
+    fn key_of(&self, received: &Received) -> Option<u64> {
         if let Some(order_by) = &self.order_by {
+            let delivery = received.delivery();
             // Ours to survive: it runs where messages come in, and would come again.
-            let called = catch_unwind(AssertUnwindSafe(|| order_by.key(delivery)));
+            let called = catch_unwind(AssertUnwindSafe(|| order_by.key(&delivery)));
             return called.unwrap_or_else(|_| {
-                let (topic, id) = (delivery.topic(), delivery.id());
+                let (topic, id) = (&received.topic, &received.id);
                 tracing::error!(%topic, message.id = %id, "order_by panicked, no order is kept");
                 None
             });
         }
+        let group = received.group.as_deref();
         let key = match self.order {
             _ if self.fifo => {
-                let group = delivery.message_group().map(|group| (true, group));
-                let key = group.unwrap_or((false, delivery.partition().unwrap_or_default()));
+                let partition = || received.partition.as_deref().unwrap_or_default();
+                let key = group.map_or_else(|| (false, partition()), |group| (true, group));
                 return Some(self.hasher.hash_one(key));
             }
             Order::Unordered => return None,
-            Order::ByGroup => delivery.message_group()?,
-            Order::ByKey => delivery
-                .message_group()
-                .or_else(|| delivery.keys().first().map(String::as_str))?,
+            Order::ByGroup => group?,
+            Order::ByKey => group.or_else(|| received.keys.first().map(String::as_str))?,
         };
         Some(self.hasher.hash_one(key))
     }
@@ -517,6 +586,14 @@ impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing under this lock panics half way; a poisoned lock is as good as any.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Waiter ===
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -554,7 +631,7 @@ mod tests {
         }
         for _ in 0..5_000 {
             let job = next(&queue).expect("another group");
-            assert_ne!(job.delivery.message_group(), Some("stuck"));
+            assert_ne!(job.delivery.group.as_deref(), Some("stuck"));
         }
         assert!(next(&queue).is_none(), "only the stuck one's is left");
     }

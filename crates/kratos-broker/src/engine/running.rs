@@ -163,6 +163,7 @@ impl<C: Consumer> Running<C> {
                 });
                 let settings = Arc::new(LaneSettings {
                     system: shared.system,
+                    span_name: format!("process {}", topic.topic),
                     group: plan.group.clone(),
                     policy: subscription.policy,
                     ordered_policy: subscription.ordered_policy,

@@ -1,25 +1,47 @@
 //! The span of one attempt.
 
 use kratos::trace::{self, SpanContext};
-use tracing::{Span, field};
+use tracing::{Span, field, level_filters::LevelFilter};
 
 use super::lane::LaneSettings;
 use crate::{Deliveries, Delivery};
 
-/// A `process {topic}` span, linked to the sender's span, and the latter as the parent to be.
+/// The sender's span, if the message names one.
 ///
-/// A malformed or missing `traceparent` leaves a new root. A sender that is not sampled is carried
-/// on, and nothing is recorded: no span is made.
-pub(crate) fn process(settings: &LaneSettings, delivery: &Delivery) -> (Span, Option<SpanContext>) {
-    let parent = trace::extract(|name| delivery.headers().get(name));
-    if parent.as_ref().is_some_and(|parent| !parent.is_sampled()) {
-        return (Span::none(), parent);
+/// A malformed or missing `traceparent` leaves a new root.
+#[inline]
+pub(crate) fn sender(delivery: &Delivery) -> Option<SpanContext> {
+    let headers = delivery.headers();
+    if headers.is_empty() {
+        return None;
     }
+    trace::extract(|name| headers.get(name))
+}
+
+/// A `process {topic}` span, linked to the sender's span, which is its parent to be.
+#[inline]
+pub(crate) fn process(
+    settings: &LaneSettings,
+    delivery: &Delivery,
+    sender: Option<&SpanContext>,
+) -> Span {
+    // Without a subscriber there is nothing to be asked.
+    if LevelFilter::current() < LevelFilter::INFO {
+        return Span::none();
+    }
+    process_span(settings, delivery, sender)
+}
+
+fn process_span(
+    settings: &LaneSettings,
+    delivery: &Delivery,
+    sender: Option<&SpanContext>,
+) -> Span {
     let topic = delivery.topic().as_str();
     let span = tracing::info_span!(
         parent: None,
         "process",
-        otel.name = %format_args!("process {topic}"),
+        otel.name = settings.span_name.as_str(),
         otel.kind = "consumer",
         otel.status_code = field::Empty,
         error.type = field::Empty,
@@ -30,14 +52,15 @@ pub(crate) fn process(settings: &LaneSettings, delivery: &Delivery) -> (Span, Op
         messaging.consumer.group.name = settings.group.as_str(),
         messaging.message.id = delivery.id().as_str(),
         messaging.destination.partition.id = delivery.partition(),
-        messaging.delivery.attempt = delivery.attempt(),
+        // Not as `u32`, which becomes text.
+        messaging.delivery.attempt = i64::from(delivery.attempt()),
         dead_letter.reason = field::Empty,
         dead_letter.topic = field::Empty,
     );
-    if let (false, Some(parent)) = (span.is_disabled(), &parent) {
-        trace::add_link(&span, parent.clone());
+    if let (false, Some(sender)) = (span.is_disabled(), sender) {
+        trace::add_link(&span, sender.clone());
     }
-    (span, parent)
+    span
 }
 
 /// A `process {topic}` span of a batch: a root of its own, linked to the sender of every message.
@@ -48,7 +71,7 @@ pub(crate) fn process_batch(settings: &LaneSettings, batch: &Deliveries) -> Span
     let span = tracing::info_span!(
         parent: None,
         "process",
-        otel.name = %format_args!("process {topic}"),
+        otel.name = settings.span_name.as_str(),
         otel.kind = "consumer",
         otel.status_code = field::Empty,
         error.type = field::Empty,

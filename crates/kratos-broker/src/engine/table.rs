@@ -28,6 +28,7 @@ use super::{
 use crate::{
     Delivery, MessageId,
     clock::{after, before},
+    delivery::Received,
     driver::{Consumer, Leased, Room, Settled, Settlement},
 };
 
@@ -98,6 +99,8 @@ impl<C: Consumer> Table<C> {
         self.counters.received(batch.len());
         let now = Instant::now();
         let mut state = self.lock();
+        let held_until = after(now, state.loads[topic].max_hold());
+        jobs.reserve(batch.len());
         for leased in batch {
             let Leased {
                 delivery,
@@ -106,15 +109,15 @@ impl<C: Consumer> Table<C> {
                 place,
             } = leased;
             let route = route(&delivery);
-            let load = &mut state.loads[topic];
-            load.enter(delivery.body().len());
+            state.loads[topic].enter(delivery.body().len());
+            let delivery = Received::from(delivery);
             let entry = Entry {
                 delivery: delivery.clone(),
                 topic,
                 route,
                 lease: Some(lease),
                 expires_at,
-                held_until: after(now, load.max_hold()),
+                held_until,
                 place,
                 batch_lost: false,
                 phase: Phase::Waiting,
@@ -181,7 +184,7 @@ impl<C: Consumer> Table<C> {
                 lost.push(place);
                 self.counters.repeated();
                 if state.draining {
-                    state.cut_off.push(entry.delivery.id().clone());
+                    state.cut_off.push(entry.delivery.id.clone());
                 }
             }
             refused.push((entry.delivery, error));
@@ -192,7 +195,7 @@ impl<C: Consumer> Table<C> {
         for (delivery, error) in refused {
             self.counters.refused();
             tracing::warn!(
-                topic = %delivery.topic(), message.id = %delivery.id(), %error,
+                topic = %delivery.topic, message.id = %delivery.id, %error,
                 "settlement given up, the message may come again",
             );
         }
@@ -326,7 +329,7 @@ impl<C: Consumer> Table<C> {
         let mut state = self.lock();
         let mut ids = std::mem::take(&mut state.cut_off);
         let entries = state.places.iter().filter_map(|place| place.entry.as_ref());
-        ids.extend(entries.map(|entry| entry.delivery.id().clone()));
+        ids.extend(entries.map(|entry| entry.delivery.id.clone()));
         ids.sort_unstable();
         ids.dedup();
         ids
@@ -339,7 +342,7 @@ impl<C: Consumer> Table<C> {
             self.give_up_behind(place);
         }
         self.counters.leases_lost();
-        let (topic, id) = (entry.delivery.topic(), entry.delivery.id());
+        let (topic, id) = (&entry.delivery.topic, &entry.delivery.id);
         tracing::warn!(%topic, message.id = %id, "lease lost, the message comes again");
         match &entry.phase {
             Phase::Running(cell) => cell.cancel(ticket, Cancel::LeaseLost),
@@ -352,24 +355,35 @@ impl<C: Consumer> Table<C> {
     /// Settles a message whose lease is here, or notes what to do with it when it is back.
     fn settle_now(&self, ticket: Ticket, how: Settlement, horizon: Instant) {
         let mut state = self.lock();
+        if let Some((lease, _, room)) = state.settle(ticket, how, horizon) {
+            drop(state);
+            return self.hand_over(ticket, lease, how, room);
+        }
         let Some(entry) = state.entry(ticket) else {
             return;
         };
-        match entry.lease.take() {
+        if entry.lease.is_some() {
             // The message is somebody else's by now: nothing may be settled.
-            Some(_) if entry.is_over(horizon) => {
-                drop(state);
+            drop(state);
+            self.lost(ticket);
+        } else if !matches!(entry.phase, Phase::Settling(_)) {
+            entry.phase = Phase::Decided(how);
+        }
+    }
+
+    /// What follows for a message that was to start and could not.
+    fn refuse(&self, ticket: Ticket) {
+        let mut state = self.lock();
+        let closing = state.closing;
+        let waits = |entry: &mut Entry<_>| matches!(entry.phase, Phase::Waiting);
+        // Else it is gone, or was given up while it waited.
+        if state.entry(ticket).is_some_and(waits) {
+            drop(state);
+            if closing {
+                self.cut_off(ticket);
+            } else {
                 self.lost(ticket);
             }
-            Some(lease) => {
-                entry.phase = Phase::Settling(how);
-                let topic = entry.topic;
-                let room = state.loads[topic].settle();
-                drop(state);
-                self.hand_over(ticket, lease, how, room);
-            }
-            None if matches!(entry.phase, Phase::Settling(_)) => {}
-            None => entry.phase = Phase::Decided(how),
         }
     }
 
@@ -389,25 +403,40 @@ impl<C: Consumer> Table<C> {
 
 impl<C: Consumer> Desk for Table<C> {
     fn start(&self, ticket: Ticket, cell: &Arc<LaneCell>, horizon: Instant) -> Option<Instant> {
+        let started = self.lock().start(ticket, cell.clone(), horizon);
+        if started.is_none() {
+            self.refuse(ticket);
+        }
+        started
+    }
+
+    fn turn(
+        &self,
+        done: Option<Ticket>,
+        next: Ticket,
+        cell: &Arc<LaneCell>,
+        horizon: Instant,
+    ) -> Option<Instant> {
+        let Some(done) = done else {
+            return self.start(next, cell, horizon);
+        };
         let mut state = self.lock();
-        let closing = state.closing;
-        let entry = state.entry(ticket)?;
-        if !matches!(entry.phase, Phase::Waiting) {
-            // It was given up while it waited.
-            return None;
-        }
-        if closing {
+        let Some((lease, was, room)) = state.settle(done, Settlement::Ack, horizon) else {
             drop(state);
-            self.cut_off(ticket);
-            return None;
+            self.settle_at(done, Settlement::Ack, horizon);
+            return self.start(next, cell, horizon);
+        };
+        let cell = match was {
+            Phase::Running(cell) => cell,
+            _ => cell.clone(),
+        };
+        let started = state.start(next, cell, horizon);
+        drop(state);
+        self.hand_over(done, lease, Settlement::Ack, room);
+        if started.is_none() {
+            self.refuse(next);
         }
-        if entry.is_over(horizon) {
-            drop(state);
-            self.lost(ticket);
-            return None;
-        }
-        entry.phase = Phase::Running(cell.clone());
-        Some(entry.held_until)
+        started
     }
 
     fn wait(&self, ticket: Ticket) -> bool {
@@ -456,11 +485,16 @@ impl<C: Consumer> Desk for Table<C> {
                 Phase::Burying => holds.burying += 1,
                 Phase::Decided(_) | Phase::Settling(_) => continue,
             }
-            let (since, born) = (before(entry.held_until, max_hold), entry.delivery.born());
+            let (since, born) = (before(entry.held_until, max_hold), entry.delivery.born);
             holds.since = [holds.since, since].into_iter().flatten().min();
             holds.oldest = [holds.oldest, born].into_iter().flatten().min();
         }
         holds
+    }
+
+    fn received(&self, ticket: Ticket) -> Option<Received> {
+        let mut state = self.lock();
+        state.entry(ticket).map(|entry| entry.delivery.clone())
     }
 
     fn settle_at(&self, ticket: Ticket, how: Settlement, horizon: Instant) {
@@ -503,7 +537,7 @@ impl<C: Consumer> Desk for Table<C> {
     fn cut_off(&self, ticket: Ticket) {
         let mut state = self.lock();
         if let Some(entry) = state.entry(ticket) {
-            let id = entry.delivery.id().clone();
+            let id = entry.delivery.id.clone();
             state.cut_off.push(id);
         }
         drop(state);

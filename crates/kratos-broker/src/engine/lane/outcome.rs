@@ -55,10 +55,7 @@ impl Inbox {
     ) -> Verdict {
         match ended {
             Ended::Done(()) => {
-                self.settings.counters.handled();
-                if let Some(switch) = &self.settings.switch {
-                    switch.succeeded(job.probe);
-                }
+                self.succeeded(job.probe);
                 Verdict::Settle(Settlement::Ack)
             }
             Ended::Failed(failure) if failure.is_put_off() => {
@@ -66,7 +63,7 @@ impl Inbox {
             }
             Ended::Failed(failure) => span.in_scope(|| self.judge(job, failure, span, held_until)),
             Ended::Cancelled(why) => {
-                self.inconclusive(job);
+                self.inconclusive(job.probe);
                 match why {
                     Cancel::LeaseLost => Verdict::Nothing,
                     Cancel::BatchLost => Verdict::GiveUp,
@@ -113,11 +110,18 @@ impl Inbox {
         self.queue.release(slot);
     }
 
+    /// A handler returned.
+    #[inline]
+    pub(crate) fn succeeded(&self, probe: bool) {
+        self.settings.counters.handled();
+        if let Some(switch) = &self.settings.switch {
+            switch.succeeded(probe);
+        }
+    }
+
     /// If this was the message that an open kill switch tries, it tries another.
-    pub(crate) fn inconclusive(&self, job: &Job) {
-        if job.probe
-            && let Some(switch) = &self.settings.switch
-        {
+    pub(crate) fn inconclusive(&self, probe: bool) {
+        if probe && let Some(switch) = &self.settings.switch {
             switch.inconclusive();
         }
     }
@@ -133,11 +137,11 @@ impl Inbox {
             Disposition::Retry => policy.backoff.after(tally.attempt),
             Disposition::RetryAfter(wait) => wait,
             Disposition::Poison => {
-                self.inconclusive(job);
+                self.inconclusive(job.probe);
                 return self.give_up(job, Reason::Poison, failure, span);
             }
             Disposition::Fatal => {
-                let (topic, id) = (delivery.topic(), delivery.id());
+                let (topic, id) = (&delivery.topic, &delivery.id);
                 let what = format!("message {id} of topic {topic} failed fatally: {failure}");
                 return Verdict::Fatal(kratos::Error::msg(what));
             }
@@ -167,14 +171,14 @@ impl Inbox {
     /// Not a failure: it is neither counted, nor told to the kill switch, nor the end of a message
     /// that has no other attempt.
     fn put_off(&self, job: &Job, failure: &Failure, held_until: Instant) -> Verdict {
-        self.inconclusive(job);
+        self.inconclusive(job.probe);
         let settings = &*self.settings;
         let (policy, tally) = (settings.policy_of(job), settings.tally(job));
         let wait = match failure.disposition() {
             Disposition::RetryAfter(wait) => wait,
             _ => policy.backoff.after(tally.attempt),
         };
-        tracing::debug!(message.id = %job.delivery.id(), ?wait, why = %failure, "not handled now");
+        tracing::debug!(message.id = %job.delivery.id, ?wait, why = %failure, "not handled now");
         let here = tally.here && (policy.is_all_here() || from_now(wait) < held_until);
         if here || tally.exhausted {
             let exhausted = tally.exhausted;
@@ -266,8 +270,8 @@ impl Inbox {
     fn log(&self, job: &Job, failure: &Failure, what: &'static str) {
         tracing::warn!(
             group = %self.settings.group,
-            topic = %job.delivery.topic(),
-            message.id = %job.delivery.id(),
+            topic = %job.delivery.topic,
+            message.id = %job.delivery.id,
             attempt = self.settings.attempt_of(job),
             error.type = failure.error_type(),
             error = %failure,

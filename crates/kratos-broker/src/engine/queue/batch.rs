@@ -64,13 +64,14 @@ impl Queue {
         let mut filling = Filling {
             settings,
             alone,
-            bytes: first.delivery.body().len(),
+            bytes: first.delivery.body.len(),
             slots: first.slot.into_iter().collect(),
             closed: first.probe || alone(&first),
             jobs: vec![first],
         };
         let until = from_now(settings.linger);
         loop {
+            let _waiter = self.waiter();
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
@@ -185,7 +186,7 @@ impl Queue {
 
 impl Filling<'_> {
     fn fits(&self, job: &Job) -> bool {
-        let bytes = self.bytes.saturating_add(job.delivery.body().len());
+        let bytes = self.bytes.saturating_add(job.delivery.body.len());
         !self.is_full() && bytes <= self.settings.max_bytes && !(self.alone)(job)
     }
 
@@ -197,7 +198,7 @@ impl Filling<'_> {
 
     fn add(&mut self, mut job: Job) {
         job.probe = false;
-        self.bytes = self.bytes.saturating_add(job.delivery.body().len());
+        self.bytes = self.bytes.saturating_add(job.delivery.body.len());
         self.jobs.push(job);
     }
 

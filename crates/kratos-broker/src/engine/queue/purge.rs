@@ -64,7 +64,7 @@ mod tests {
     async fn what_is_gone_leaves_nothing_behind_and_holds_nobody_up() {
         let queue = Queue::new(&Subscription::new("t", "g"), Arc::default());
         push(&queue, 1, Some("parked"));
-        let first = queue.try_next().expect("it runs");
+        let first = queue.try_next(None).expect("it runs");
         queue
             .park(first, from_now(Duration::from_secs(3600)))
             .expect("it is open");
@@ -73,14 +73,16 @@ mod tests {
         push(&queue, 4, Some("running"));
         push(&queue, 5, Some("running"));
         push(&queue, 6, Some("listed"));
-        let free = queue.try_next().expect("it has no key");
-        let running = queue.try_next().expect("the first of its key");
+        let free = queue.try_next(None).expect("it has no key");
+        let running = queue.try_next(None).expect("the first of its key");
         let running_is = (free.ticket.number(), running.ticket.number());
         assert_eq!(running_is, (3, 4));
         queue.purge(&[1, 5, 6].map(Ticket::new).into());
-        let next = queue.try_next().expect("it waits for no other any more");
+        let next = queue
+            .try_next(None)
+            .expect("it waits for no other any more");
         assert_eq!(next.ticket.number(), 2);
-        assert!(queue.try_next().is_none());
+        assert!(queue.try_next(None).is_none());
         for job in [free, running, next] {
             queue.release(job.slot());
         }

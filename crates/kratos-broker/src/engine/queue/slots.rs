@@ -149,6 +149,12 @@ impl State {
         self.parked.retain(|Reverse((_, at))| slots[*at].parked);
     }
 
+    /// Whether whatever is ready may start, and nothing else could become ready.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        self.mode == Mode::Open && self.is_free() && self.parked.is_empty() && self.rate.is_none()
+    }
+
     /// How many may start now. A drain takes no notice of gates: what must be finished is started.
     pub(super) fn admits(&mut self) -> Admits {
         match self.mode {
@@ -172,6 +178,7 @@ impl State {
     }
 
     /// Whether neither a hand nor the kill switch holds it back.
+    #[inline]
     pub(super) fn is_free(&self) -> bool {
         self.gate == Gate::Open && !self.held
     }
@@ -207,6 +214,7 @@ impl State {
     }
 
     /// A message starts.
+    #[inline]
     pub(super) fn starts(&mut self, probe: bool) {
         if probe {
             self.gate = Gate::Probing(from_now(PROBE_MAX));

@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 use super::{LaneCell, Ticket, load::Load};
 use crate::{
-    Delivery, MessageId,
+    MessageId,
+    delivery::Received,
     driver::{BatchPlace, Settlement},
 };
 
@@ -35,7 +36,7 @@ pub(super) struct Place<L> {
 }
 
 pub(super) struct Entry<L> {
-    pub(super) delivery: Delivery,
+    pub(super) delivery: Received,
     pub(super) topic: usize,
     /// The subscription, of the topic's.
     pub(super) route: usize,
@@ -78,6 +79,43 @@ impl<L> State<L> {
         ticket(self.places.len() - 1, 0)
     }
 
+    /// A message runs from now on; answers when renewal of its lease ends. `None` if it may not run.
+    #[inline]
+    pub(super) fn start(
+        &mut self,
+        ticket: Ticket,
+        cell: Arc<LaneCell>,
+        horizon: Instant,
+    ) -> Option<Instant> {
+        let closing = self.closing;
+        let entry = self.entry(ticket)?;
+        let may = !closing && matches!(entry.phase, Phase::Waiting) && !entry.is_over(horizon);
+        may.then(|| {
+            entry.phase = Phase::Running(cell);
+            entry.held_until
+        })
+    }
+
+    /// A message is over: answers its lease, what was before, and whether the intake has what it
+    /// waits for. `None` if the lease is away, or over.
+    #[inline]
+    pub(super) fn settle(
+        &mut self,
+        ticket: Ticket,
+        how: Settlement,
+        horizon: Instant,
+    ) -> Option<(L, Phase, bool)> {
+        let entry = self.entry(ticket)?;
+        if entry.is_over(horizon) {
+            return None;
+        }
+        let lease = entry.lease.take()?;
+        let was = std::mem::replace(&mut entry.phase, Phase::Settling(how));
+        let topic = entry.topic;
+        Some((lease, was, self.loads[topic].settle()))
+    }
+
+    #[inline]
     pub(super) fn entry(&mut self, ticket: Ticket) -> Option<&mut Entry<L>> {
         let (at, generation) = untie(ticket);
         let place = self
@@ -117,7 +155,7 @@ impl<L> State<L> {
         // There are never more places than messages in flight, which are bounded.
         self.free.push(at as u32);
         let settling = matches!(entry.phase, Phase::Settling(_));
-        self.loads[entry.topic].leave(entry.delivery.body().len(), settling);
+        self.loads[entry.topic].leave(entry.delivery.body.len(), settling);
         Some(entry)
     }
 
@@ -135,7 +173,7 @@ impl<L> State<L> {
             return false;
         };
         let settling = matches!(entry.phase, Phase::Settling(_));
-        self.loads[entry.topic].leave(entry.delivery.body().len(), settling);
+        self.loads[entry.topic].leave(entry.delivery.body.len(), settling);
         place.entry = None;
         place.generation = place.generation.wrapping_add(1);
         self.free.push(at as u32);
