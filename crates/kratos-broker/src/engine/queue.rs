@@ -1,13 +1,15 @@
 //! The queue of one subscription: order per key, everything else to any free lane.
 
 mod batch;
+mod control;
+mod ending;
 mod gate;
+mod job;
 mod purge;
 mod slots;
 
 use std::{
     cmp::Reverse,
-    collections::{HashSet, VecDeque},
     hash::{BuildHasher, RandomState},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -18,7 +20,7 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-pub(crate) use self::gate::Gate;
+pub(crate) use self::{control::Condition, ending::Drained, gate::Gate, job::Job};
 use self::{
     gate::{Admits, Bucket},
     slots::{Mode, Ready, State},
@@ -28,30 +30,6 @@ use crate::{Order, Subscription, delivery::Received, subscription::OrderBy};
 
 /// With so many waiting here an open kill switch has enough to try: no more is received.
 const PROBES: usize = 16;
-
-/// A message that waits for a lane, or for its next attempt; `Job<()>` while its handler has it.
-#[derive(Debug)]
-pub(crate) struct Job<D = Received> {
-    pub(crate) ticket: Ticket,
-    pub(crate) delivery: D,
-    /// Failed attempts in this process.
-    pub(crate) failures: u32,
-    /// Never handed back while the deadline allows: the broker gives up after this attempt, or
-    /// messages behind it in its batch are done.
-    pub(crate) must_finish: bool,
-    /// The subscription, of the topic's.
-    pub(crate) route: usize,
-    /// Part of a batch that the broker settles as one unit.
-    pub(crate) in_batch: bool,
-    /// The one message that an open kill switch tries.
-    pub(crate) probe: bool,
-    /// Messages behind it wait for it.
-    ordered: bool,
-    /// What it is kept in order by, if by anything.
-    key: Option<u64>,
-    /// Where it waits if it has a key, or has been parked.
-    slot: Option<usize>,
-}
 
 /// A bounded queue: the engine receives only what there is room for.
 #[derive(Debug)]
@@ -70,24 +48,6 @@ pub(crate) struct Queue {
     hungry: Arc<Notify>,
 }
 
-/// How a queue is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Condition {
-    Open(Gate),
-    /// By hand.
-    Held,
-    Draining,
-}
-
-/// What a drain takes out.
-#[derive(Debug, Default)]
-pub(crate) struct Drained {
-    /// To be handed back.
-    pub(crate) back: Vec<Job>,
-    /// What must be finished, and cannot start before handlers are cut off.
-    pub(crate) late: Vec<Job>,
-}
-
 /// Somebody who waits for a change, until it is dropped. Made before the look at the queue whose
 /// answer was to wait.
 pub(super) struct Waiter<'a>(&'a AtomicUsize);
@@ -96,75 +56,6 @@ enum Pop {
     Job(Job),
     Wait(Option<Instant>),
     End,
-}
-
-// === impl Job ===
-
-impl Job {
-    pub(crate) fn new(ticket: Ticket, delivery: Received) -> Self {
-        Self {
-            ticket,
-            delivery,
-            failures: 0,
-            must_finish: false,
-            route: 0,
-            in_batch: false,
-            probe: false,
-            ordered: false,
-            key: None,
-            slot: None,
-        }
-    }
-
-    /// The message, when its key goes on without it.
-    pub(crate) fn without_key(mut self) -> Self {
-        self.slot = None;
-        self
-    }
-
-    /// Which attempt comes next: the broker's count, and what was made here since.
-    pub(crate) fn attempt(&self) -> u32 {
-        self.delivery.broker_attempt().saturating_add(self.failures)
-    }
-
-    /// The message for its handler, and what is left: not to count references is cheaper.
-    pub(crate) fn part(self) -> (Received, Job<()>) {
-        self.swap(())
-    }
-}
-
-impl Job<()> {
-    /// Whole again.
-    pub(crate) fn with(self, delivery: Received) -> Job {
-        self.swap(delivery).1
-    }
-}
-
-impl<D> Job<D> {
-    /// Whether messages behind it wait for it.
-    pub(crate) fn is_ordered(&self) -> bool {
-        self.ordered
-    }
-
-    pub(crate) fn slot(&self) -> Option<usize> {
-        self.slot
-    }
-
-    fn swap<E>(self, delivery: E) -> (D, Job<E>) {
-        let job = Job {
-            ticket: self.ticket,
-            delivery,
-            failures: self.failures,
-            must_finish: self.must_finish,
-            route: self.route,
-            in_batch: self.in_batch,
-            probe: self.probe,
-            ordered: self.ordered,
-            key: self.key,
-            slot: self.slot,
-        };
-        (self.delivery, job)
-    }
 }
 
 // === impl Queue ===
@@ -320,158 +211,6 @@ impl Queue {
         // An idle lane must learn of the new time.
         self.tell_one();
         Ok(())
-    }
-
-    /// Lets nothing start until then, and after that one message, to see whether it succeeds.
-    pub(crate) fn shut(&self, until: Instant) {
-        self.lock().gate = Gate::Shut(until);
-        // Somebody must be there when the time has come.
-        self.changed.notify_waiters();
-        // The intake tells if others can receive nothing because of it.
-        self.hungry.notify_waiters();
-    }
-
-    /// Lets another message be tried: the last one told nothing.
-    pub(crate) fn probe_again(&self) {
-        let mut state = self.lock();
-        if matches!(state.gate, Gate::Probing(_)) {
-            state.gate = Gate::Probe;
-        }
-        drop(state);
-        self.changed.notify_one();
-    }
-
-    /// Lets all start again.
-    pub(crate) fn reopen(&self) {
-        self.lock().gate = Gate::Open;
-        self.changed.notify_waiters();
-        self.hungry.notify_waiters();
-    }
-
-    /// Lets nothing start, and nothing be received, by hand; or all again. Answers whether that
-    /// is new.
-    pub(crate) fn hold_all(&self, held: bool) -> bool {
-        let before = std::mem::replace(&mut self.lock().held, held);
-        self.changed.notify_waiters();
-        self.hungry.notify_waiters();
-        before != held
-    }
-
-    /// How the queue is.
-    pub(crate) fn condition(&self) -> Condition {
-        let state = self.lock();
-        match state.mode {
-            Mode::Open if state.held => Condition::Held,
-            Mode::Open => Condition::Open(state.gate),
-            Mode::Paused | Mode::Draining | Mode::Finishing | Mode::Closed => Condition::Draining,
-        }
-    }
-
-    /// Lets nothing start until the [drain](Queue::drain).
-    pub(crate) fn pause(&self) {
-        let mut state = self.lock();
-        if state.mode == Mode::Open {
-            state.mode = Mode::Paused;
-        }
-    }
-
-    /// How many messages have not started.
-    pub(crate) fn waiting(&self) -> usize {
-        self.lock().waiting()
-    }
-
-    /// The messages that have not started.
-    pub(crate) fn tickets(&self) -> Vec<Ticket> {
-        let state = self.lock();
-        let free = state.ready.iter().filter_map(|entry| match entry {
-            Ready::Free(job) => Some(job.ticket),
-            Ready::Slot(_) => None,
-        });
-        let slots = state.slots.iter().flat_map(|slot| &slot.jobs);
-        free.chain(slots.map(|job| job.ticket)).collect()
-    }
-
-    /// Lets nothing in but what must be finished, `also` among it, and takes out what has not
-    /// started. An ordered message stays if one behind it in its slot must. Nothing stays that
-    /// cannot start before the `cut`.
-    pub(crate) fn drain(&self, also: &HashSet<Ticket>, cut: Instant) -> Drained {
-        let mut state = self.lock();
-        if matches!(state.mode, Mode::Open | Mode::Paused) {
-            state.mode = Mode::Draining;
-        }
-        state.cut = Some(cut);
-        let all_in_vain = state.is_in_vain();
-        let too_late = state.parked_too_late();
-        let Drained { mut back, mut late } = Drained::default();
-        let mut ready = VecDeque::new();
-        for entry in std::mem::take(&mut state.ready) {
-            match entry {
-                Ready::Free(mut job) => {
-                    job.must_finish |= also.contains(&job.ticket);
-                    match (job.must_finish, all_in_vain) {
-                        (true, false) => ready.push_back(Ready::Free(job)),
-                        (true, true) => late.push(job),
-                        (false, _) => back.push(job),
-                    }
-                }
-                slot @ Ready::Slot(_) => ready.push_back(slot),
-            }
-        }
-        for (at, slot) in state.slots.iter_mut().enumerate() {
-            for job in &mut slot.jobs {
-                job.must_finish |= also.contains(&job.ticket);
-            }
-            let held = std::mem::take(&mut slot.held);
-            let last = slot.jobs.iter().rposition(|job| job.must_finish);
-            if held && self.fifo {
-                // Behind one that comes again nothing is finished for good in a kept order.
-                back.extend(slot.jobs.drain(..));
-            } else if all_in_vain || too_late.contains(&at) {
-                let (must, may): (Vec<_>, Vec<_>) =
-                    slot.jobs.drain(..).partition(|job| job.must_finish);
-                late.extend(must);
-                back.extend(may);
-            } else {
-                back.extend(slot.jobs.drain(last.map_or(0, |at| at + 1)..));
-            }
-            if held {
-                ready.push_back(Ready::Slot(at));
-            }
-        }
-        state.ready = ready;
-        state.forget_empty_slots();
-        drop(state);
-        self.changed.notify_waiters();
-        Drained { back, late }
-    }
-
-    /// No more will come: lanes end when nothing waits.
-    pub(crate) fn finish(&self) {
-        let mut state = self.lock();
-        if state.mode != Mode::Closed {
-            state.mode = Mode::Finishing;
-        }
-        drop(state);
-        self.changed.notify_waiters();
-    }
-
-    /// Takes out everything that has not started, and ends the lanes.
-    pub(crate) fn close(&self) -> Vec<Job> {
-        let mut state = self.lock();
-        state.mode = Mode::Closed;
-        let mut out = Vec::new();
-        for entry in std::mem::take(&mut state.ready) {
-            if let Ready::Free(job) = entry {
-                out.push(job);
-            }
-        }
-        for slot in &mut state.slots {
-            out.extend(slot.jobs.drain(..));
-        }
-        state.forget_empty_slots();
-        drop(state);
-        self.changed.notify_waiters();
-        out
     }
 
     /// Whether a free lane would find nothing to do.

@@ -1,18 +1,19 @@
 //! The lease table of one group: every message from its receipt to its settlement's confirmation.
 
 mod batch;
+mod desk;
+mod leases;
 mod load;
 mod places;
 
 use std::{
-    collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{sync::Notify, time::Instant};
 
-pub(crate) use self::load::Limit;
+pub(crate) use self::{leases::Due, load::Limit};
 use self::{
     load::Load,
     places::{Entry, Phase, State, ticket},
@@ -21,13 +22,13 @@ use super::{
     cell::{Cancel, LaneCell},
     counters::Counters,
     fatal::Fatal,
-    lane::{Desk, Holds},
+    lane::Desk,
     queue::Job,
     ticket::Ticket,
 };
 use crate::{
     Delivery, MessageId,
-    clock::{after, before},
+    clock::after,
     delivery::Received,
     driver::{Consumer, Leased, Room, Settled, Settlement},
 };
@@ -40,13 +41,6 @@ pub(crate) struct Table<C: Consumer> {
     /// Something left the table.
     freed: Notify,
     fatal: Arc<Fatal>,
-}
-
-/// A lease taken out to be extended.
-pub(crate) struct Due<L> {
-    pub(crate) ticket: Ticket,
-    pub(crate) lease: L,
-    pub(crate) expires_at: Instant,
 }
 
 // === impl Table ===
@@ -205,94 +199,6 @@ impl<C: Consumer> Table<C> {
         self.freed.notify_waiters();
     }
 
-    /// Takes out the leases that are to be extended now: those that end within `margin`, except
-    /// those whose time to be held is over.
-    pub(crate) fn due(&self, margin: Duration) -> Vec<Due<C::Lease>> {
-        let now = Instant::now();
-        let mut state = self.lock();
-        let mut due = Vec::new();
-        for (at, place) in state.places.iter_mut().enumerate() {
-            let Some(entry) = &mut place.entry else {
-                continue;
-            };
-            if entry.expires_at > after(now, margin) || entry.held_until <= now {
-                continue;
-            }
-            if !matches!(entry.phase, Phase::Waiting) && !entry.is_on_its_way() {
-                continue;
-            }
-            if let Some(lease) = entry.lease.take() {
-                let ticket = ticket(at, place.generation);
-                due.push(Due {
-                    ticket,
-                    lease,
-                    expires_at: entry.expires_at,
-                });
-            }
-        }
-        due
-    }
-
-    /// A lease comes back from its extension.
-    pub(crate) fn extended(&self, due: Due<C::Lease>, expires_at: Option<Instant>) {
-        let Due { ticket, lease, .. } = due;
-        let mut state = self.lock();
-        let Some(entry) = state.entry(ticket) else {
-            return;
-        };
-        if let Some(expires_at) = expires_at {
-            entry.expires_at = expires_at;
-        }
-        if let Phase::Decided(how) = entry.phase {
-            entry.phase = Phase::Settling(how);
-            let topic = entry.topic;
-            let room = state.loads[topic].settle();
-            drop(state);
-            self.hand_over(ticket, lease, how, room);
-        } else {
-            entry.lease = Some(lease);
-        }
-    }
-
-    /// A lease is gone: the message is cancelled and forgotten.
-    pub(crate) fn lost(&self, ticket: Ticket) {
-        let mut state = self.lock();
-        let Some(entry) = state.remove(ticket) else {
-            return;
-        };
-        drop(state);
-        self.forget(ticket, &entry);
-    }
-
-    /// Forgets every message whose lease has run out.
-    pub(crate) fn expire(&self) {
-        let now = Instant::now();
-        let mut state = self.lock();
-        let mut gone = Vec::new();
-        for (at, place) in state.places.iter().enumerate() {
-            let Some(entry) = &place.entry else {
-                continue;
-            };
-            // One that is away is being extended: its answer tells.
-            if entry.expires_at <= now && entry.lease.is_some() {
-                gone.push(ticket(at, place.generation));
-            }
-        }
-        let gone: Vec<_> = gone
-            .into_iter()
-            .filter_map(|t| Some((t, state.remove(t)?)))
-            .collect();
-        drop(state);
-        for (ticket, entry) in gone {
-            self.forget(ticket, &entry);
-        }
-    }
-
-    /// What has left the table while it waited, since this was asked last: its queue has it still.
-    pub(crate) fn take_gone(&self) -> HashSet<Ticket> {
-        std::mem::take(&mut self.lock().gone).into_iter().collect()
-    }
-
     /// The server begins to stop.
     pub(crate) fn begin_drain(&self) {
         self.lock().draining = true;
@@ -335,23 +241,6 @@ impl<C: Consumer> Table<C> {
         ids
     }
 
-    /// What follows from a lost lease: its handler is cancelled, and where a batch is one unit, all
-    /// behind it end too. They would be out of order, and come again whatever we did.
-    fn forget(&self, ticket: Ticket, entry: &Entry<C::Lease>) {
-        if let Some(place) = entry.place {
-            self.give_up_behind(place);
-        }
-        self.counters.leases_lost();
-        let (topic, id) = (&entry.delivery.topic, &entry.delivery.id);
-        tracing::warn!(%topic, message.id = %id, "lease lost, the message comes again");
-        match &entry.phase {
-            Phase::Running(cell) => cell.cancel(ticket, Cancel::LeaseLost),
-            Phase::Waiting => self.lock().gone.push(ticket),
-            Phase::Burying | Phase::Decided(_) | Phase::Settling(_) => {}
-        }
-        self.freed.notify_waiters();
-    }
-
     /// Settles a message whose lease is here, or notes what to do with it when it is back.
     fn settle_now(&self, ticket: Ticket, how: Settlement, horizon: Instant) {
         let mut state = self.lock();
@@ -371,22 +260,6 @@ impl<C: Consumer> Table<C> {
         }
     }
 
-    /// What follows for a message that was to start and could not.
-    fn refuse(&self, ticket: Ticket) {
-        let mut state = self.lock();
-        let closing = state.closing;
-        let waits = |entry: &mut Entry<_>| matches!(entry.phase, Phase::Waiting);
-        // Else it is gone, or was given up while it waited.
-        if state.entry(ticket).is_some_and(waits) {
-            drop(state);
-            if closing {
-                self.cut_off(ticket);
-            } else {
-                self.lost(ticket);
-            }
-        }
-    }
-
     /// The driver takes over. `room`: the intake has what it waits for.
     fn hand_over(&self, ticket: Ticket, lease: C::Lease, how: Settlement, room: bool) {
         self.consumer.settle(ticket, lease, how);
@@ -398,154 +271,6 @@ impl<C: Consumer> Table<C> {
     fn lock(&self) -> MutexGuard<'_, State<C::Lease>> {
         // Nothing under this lock panics half way; a poisoned lock is as good as any.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<C: Consumer> Desk for Table<C> {
-    fn start(&self, ticket: Ticket, cell: &Arc<LaneCell>, horizon: Instant) -> Option<Instant> {
-        let started = self.lock().start(ticket, cell.clone(), horizon);
-        if started.is_none() {
-            self.refuse(ticket);
-        }
-        started
-    }
-
-    fn turn(
-        &self,
-        done: Option<Ticket>,
-        next: Ticket,
-        cell: &Arc<LaneCell>,
-        horizon: Instant,
-    ) -> Option<Instant> {
-        let Some(done) = done else {
-            return self.start(next, cell, horizon);
-        };
-        let mut state = self.lock();
-        let Some((lease, was, room)) = state.settle(done, Settlement::Ack, horizon) else {
-            drop(state);
-            self.settle_at(done, Settlement::Ack, horizon);
-            return self.start(next, cell, horizon);
-        };
-        let cell = match was {
-            Phase::Running(cell) => cell,
-            _ => cell.clone(),
-        };
-        let started = state.start(next, cell, horizon);
-        drop(state);
-        self.hand_over(done, lease, Settlement::Ack, room);
-        if started.is_none() {
-            self.refuse(next);
-        }
-        started
-    }
-
-    fn wait(&self, ticket: Ticket) -> bool {
-        let mut state = self.lock();
-        let Some(entry) = state.entry(ticket) else {
-            return false;
-        };
-        entry.phase = Phase::Waiting;
-        let waits = !entry.batch_lost;
-        if !waits {
-            drop(state);
-            self.give_up(ticket);
-        }
-        waits
-    }
-
-    fn bury(&self, ticket: Ticket) {
-        let mut state = self.lock();
-        let Some(entry) = state.entry(ticket) else {
-            return;
-        };
-        entry.phase = Phase::Burying;
-        if entry.batch_lost {
-            drop(state);
-            self.give_up(ticket);
-        }
-    }
-
-    fn is_burying(&self, ticket: Ticket) -> bool {
-        let mut state = self.lock();
-        let entry = state.entry(ticket);
-        entry.is_some_and(|entry| matches!(entry.phase, Phase::Burying))
-    }
-
-    fn holds(&self, topic: usize, route: usize) -> Holds {
-        let state = self.lock();
-        let max_hold = state.loads[topic].max_hold();
-        let mut holds = Holds::default();
-        for entry in state.places.iter().filter_map(|place| place.entry.as_ref()) {
-            if (entry.topic, entry.route) != (topic, route) {
-                continue;
-            }
-            match entry.phase {
-                Phase::Waiting => holds.waiting += 1,
-                Phase::Running(_) => holds.running += 1,
-                Phase::Burying => holds.burying += 1,
-                Phase::Decided(_) | Phase::Settling(_) => continue,
-            }
-            let (since, born) = (before(entry.held_until, max_hold), entry.delivery.born);
-            holds.since = [holds.since, since].into_iter().flatten().min();
-            holds.oldest = [holds.oldest, born].into_iter().flatten().min();
-        }
-        holds
-    }
-
-    fn received(&self, ticket: Ticket) -> Option<Received> {
-        let mut state = self.lock();
-        state.entry(ticket).map(|entry| entry.delivery.clone())
-    }
-
-    fn settle_at(&self, ticket: Ticket, how: Settlement, horizon: Instant) {
-        if how == Settlement::HandBack {
-            let mut state = self.lock();
-            if state.intake_open {
-                let Some(entry) = state.entry(ticket).filter(|entry| !entry.is_settled()) else {
-                    return;
-                };
-                // It would come straight back to our own receive, and spend an attempt each time.
-                entry.phase = Phase::Waiting;
-                state.put_back.push(ticket);
-                return;
-            }
-        }
-        self.settle_now(ticket, how, horizon);
-    }
-
-    fn hand_back(&self, tickets: Vec<Ticket>) {
-        for ticket in tickets {
-            // Lost, or on its way back already: what is behind a lost message of a batch is given
-            // up while it waits in its queue.
-            let goes = |entry: &mut Entry<C::Lease>| !entry.is_settled();
-            if self.lock().entry(ticket).is_some_and(goes) {
-                self.counters.handed_back();
-                self.settle(ticket, Settlement::HandBack);
-            }
-        }
-    }
-
-    fn give_up(&self, ticket: Ticket) {
-        self.counters.handed_back();
-        self.settle_now(ticket, Settlement::HandBack, Instant::now());
-    }
-
-    fn is_overtaken(&self, ticket: Ticket) -> bool {
-        self.has_started_behind(ticket)
-    }
-
-    fn cut_off(&self, ticket: Ticket) {
-        let mut state = self.lock();
-        if let Some(entry) = state.entry(ticket) {
-            let id = entry.delivery.id.clone();
-            state.cut_off.push(id);
-        }
-        drop(state);
-        self.hand_back(vec![ticket]);
-    }
-
-    fn fatal(&self, error: kratos::Error) {
-        self.fatal.set(error);
     }
 }
 

@@ -1,0 +1,182 @@
+//! The table as lanes see it.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{
+    LaneCell, Table, Ticket,
+    places::{Entry, Phase},
+};
+use crate::{
+    clock::before,
+    delivery::Received,
+    driver::{Consumer, Settlement},
+    engine::lane::{Desk, Holds},
+};
+
+impl<C: Consumer> Desk for Table<C> {
+    fn start(&self, ticket: Ticket, cell: &Arc<LaneCell>, horizon: Instant) -> Option<Instant> {
+        let started = self.lock().start(ticket, cell.clone(), horizon);
+        if started.is_none() {
+            self.refuse(ticket);
+        }
+        started
+    }
+
+    fn turn(
+        &self,
+        done: Option<Ticket>,
+        next: Ticket,
+        cell: &Arc<LaneCell>,
+        horizon: Instant,
+    ) -> Option<Instant> {
+        let Some(done) = done else {
+            return self.start(next, cell, horizon);
+        };
+        let mut state = self.lock();
+        let Some((lease, was, room)) = state.settle(done, Settlement::Ack, horizon) else {
+            drop(state);
+            self.settle_at(done, Settlement::Ack, horizon);
+            return self.start(next, cell, horizon);
+        };
+        let cell = match was {
+            Phase::Running(cell) => cell,
+            _ => cell.clone(),
+        };
+        let started = state.start(next, cell, horizon);
+        drop(state);
+        self.hand_over(done, lease, Settlement::Ack, room);
+        if started.is_none() {
+            self.refuse(next);
+        }
+        started
+    }
+
+    fn wait(&self, ticket: Ticket) -> bool {
+        let mut state = self.lock();
+        let Some(entry) = state.entry(ticket) else {
+            return false;
+        };
+        entry.phase = Phase::Waiting;
+        let waits = !entry.batch_lost;
+        if !waits {
+            drop(state);
+            self.give_up(ticket);
+        }
+        waits
+    }
+
+    fn bury(&self, ticket: Ticket) {
+        let mut state = self.lock();
+        let Some(entry) = state.entry(ticket) else {
+            return;
+        };
+        entry.phase = Phase::Burying;
+        if entry.batch_lost {
+            drop(state);
+            self.give_up(ticket);
+        }
+    }
+
+    fn is_burying(&self, ticket: Ticket) -> bool {
+        let mut state = self.lock();
+        let entry = state.entry(ticket);
+        entry.is_some_and(|entry| matches!(entry.phase, Phase::Burying))
+    }
+
+    fn holds(&self, topic: usize, route: usize) -> Holds {
+        let state = self.lock();
+        let max_hold = state.loads[topic].max_hold();
+        let mut holds = Holds::default();
+        for entry in state.places.iter().filter_map(|place| place.entry.as_ref()) {
+            if (entry.topic, entry.route) != (topic, route) {
+                continue;
+            }
+            match entry.phase {
+                Phase::Waiting => holds.waiting += 1,
+                Phase::Running(_) => holds.running += 1,
+                Phase::Burying => holds.burying += 1,
+                Phase::Decided(_) | Phase::Settling(_) => continue,
+            }
+            let (since, born) = (before(entry.held_until, max_hold), entry.delivery.born);
+            holds.since = [holds.since, since].into_iter().flatten().min();
+            holds.oldest = [holds.oldest, born].into_iter().flatten().min();
+        }
+        holds
+    }
+
+    fn received(&self, ticket: Ticket) -> Option<Received> {
+        let mut state = self.lock();
+        state.entry(ticket).map(|entry| entry.delivery.clone())
+    }
+
+    fn settle_at(&self, ticket: Ticket, how: Settlement, horizon: Instant) {
+        if how == Settlement::HandBack {
+            let mut state = self.lock();
+            if state.intake_open {
+                let Some(entry) = state.entry(ticket).filter(|entry| !entry.is_settled()) else {
+                    return;
+                };
+                // It would come straight back to our own receive, and spend an attempt each time.
+                entry.phase = Phase::Waiting;
+                state.put_back.push(ticket);
+                return;
+            }
+        }
+        self.settle_now(ticket, how, horizon);
+    }
+
+    fn hand_back(&self, tickets: Vec<Ticket>) {
+        for ticket in tickets {
+            // Lost, or on its way back already: what is behind a lost message of a batch is given
+            // up while it waits in its queue.
+            let goes = |entry: &mut Entry<C::Lease>| !entry.is_settled();
+            if self.lock().entry(ticket).is_some_and(goes) {
+                self.counters.handed_back();
+                self.settle(ticket, Settlement::HandBack);
+            }
+        }
+    }
+
+    fn give_up(&self, ticket: Ticket) {
+        self.counters.handed_back();
+        self.settle_now(ticket, Settlement::HandBack, Instant::now());
+    }
+
+    fn is_overtaken(&self, ticket: Ticket) -> bool {
+        self.has_started_behind(ticket)
+    }
+
+    fn cut_off(&self, ticket: Ticket) {
+        let mut state = self.lock();
+        if let Some(entry) = state.entry(ticket) {
+            let id = entry.delivery.id.clone();
+            state.cut_off.push(id);
+        }
+        drop(state);
+        self.hand_back(vec![ticket]);
+    }
+
+    fn fatal(&self, error: kratos::Error) {
+        self.fatal.set(error);
+    }
+}
+
+impl<C: Consumer> Table<C> {
+    /// What follows for a message that was to start and could not.
+    fn refuse(&self, ticket: Ticket) {
+        let mut state = self.lock();
+        let closing = state.closing;
+        let waits = |entry: &mut Entry<_>| matches!(entry.phase, Phase::Waiting);
+        // Else it is gone, or was given up while it waited.
+        if state.entry(ticket).is_some_and(waits) {
+            drop(state);
+            if closing {
+                self.cut_off(ticket);
+            } else {
+                self.lost(ticket);
+            }
+        }
+    }
+}
