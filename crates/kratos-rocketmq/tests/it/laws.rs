@@ -109,22 +109,12 @@ impl Harness for Dev {
         Bounds {
             redelivery_late: Duration::from_secs(1),
             prime: Duration::from_millis(300),
-            ..sizes()
+            per_group: 20,
+            // Each costs the client, the broker and their wire some milliseconds, unoptimised.
+            many: 2_000,
+            backlog: 2_000,
+            ..Bounds::default()
         }
-    }
-}
-
-/// A message costs the client, the broker and their wire some milliseconds, unoptimised: `make laws`
-/// runs the laws at full size, optimised.
-fn sizes() -> Bounds {
-    if cfg!(not(debug_assertions)) {
-        return Bounds::default();
-    }
-    Bounds {
-        per_group: 20,
-        many: 2_000,
-        backlog: 2_000,
-        ..Bounds::default()
     }
 }
 
