@@ -9,10 +9,8 @@ run:
 	@cargo build -p quickstart
 	@exec "$${CARGO_TARGET_DIR:-target}/debug/quickstart"
 
-# Tests wait more than they work.
-test: export RUST_TEST_THREADS ?= 4
-test: ## everything that needs no network service, no Java and no protoc
-	cargo test
+test: ## everything that needs no network service, no Java and no protoc; its tests wait more than they work
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-4} cargo test
 
 lint: ## formatting, clippy, docs, crate directions, features one by one
 	bash .ci/lint
