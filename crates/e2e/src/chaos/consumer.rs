@@ -44,7 +44,7 @@ pub async fn consume(role: Role) -> kratos::Result<()> {
         .fifo()
         .invisible_duration(LEASE)
         .ordered_policy(
-            Policy::new()
+            Policy::ordered()
                 .max_attempts(ATTEMPTS_IN_ORDER)
                 .backoff(BACKOFF),
         );

@@ -96,7 +96,7 @@ fn check(subscription: &Subscription, system: &str, can: Capabilities) -> Result
         if !subscription.ordered_policy.is_all_here() {
             return Err(Error::invalid(format!(
                 "subscription {subscription}: fifo retries in this process only, its \
-                 ordered_policy leaves retries to the broker; leave in_process out"
+                 ordered_policy leaves some to the broker; make it of Policy::ordered()"
             )));
         }
     }
