@@ -14,7 +14,10 @@ use sqlx::{
     SqlitePool,
     sqlite::{SqliteConnectOptions, SqlitePoolOptions},
 };
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 
 use crate::site::{PATIENCE, Running, eventually};
 
@@ -227,10 +230,14 @@ async fn exactly_the_committed_are_delivered_whatever_dies_in_between() {
         let process = Process::start(&broker, &rows);
         let reached = Arc::new(Notify::new());
         let at = reached.clone();
-        let paying = tokio::spawn(async move { process.pay(order, fate, at).await });
+        let mut paying = tokio::spawn(async move { process.pay(order, fate, at).await });
         match fate {
             Fate::DiesAfterTheCommit | Fate::DiesBeforeTheCommit | Fate::SlowBeforeTheCommit => {
-                reached.notified().await;
+                let reached = timeout(PATIENCE, reached.notified());
+                tokio::select! {
+                    reached = reached => reached.unwrap(),
+                    ended = &mut paying => panic!("{order} ended before it was to die: {ended:?}"),
+                }
                 paying.abort(); // and with it the process's client
                 assert!(paying.await.unwrap_err().is_cancelled());
             }
