@@ -24,6 +24,9 @@ use crate::site::{PATIENCE, Running, eventually};
 const TOPIC: &str = "payments";
 const GROUP: &str = "mails";
 
+/// How often a payment is made that comes out void.
+const PAYMENTS_MAX: usize = 10;
+
 /// How long a question may take that need not wait for a local transaction.
 const A_WHILE: Duration = Duration::from_secs(1);
 
@@ -140,8 +143,20 @@ impl Process {
         Self { payments, rows }
     }
 
-    /// Writes the row and sends the message; ends where `fate` says.
+    /// Writes the row and sends the message; ends where `fate` says. A payment that is void because
+    /// this machine was slow is made again, with another message.
     async fn pay(&self, order: &str, fate: Fate, reached: Arc<Notify>) {
+        let is_meant = matches!(fate, Fate::RolledBack | Fate::SlowBeforeTheRow);
+        for _ in 0..PAYMENTS_MAX {
+            let done = self.pay_once(order, fate, reached.clone()).await;
+            if is_meant || done != Resolution::Rollback {
+                return;
+            }
+        }
+        panic!("{order} was void {PAYMENTS_MAX} times");
+    }
+
+    async fn pay_once(&self, order: &str, fate: Fate, reached: Arc<Notify>) -> Resolution {
         let payment = Payment {
             order: order.to_owned(),
         };
@@ -185,7 +200,7 @@ impl Process {
                 _ => Resolution::Commit,
             }
         });
-        done.await.unwrap();
+        done.await.unwrap().resolution
     }
 }
 
