@@ -21,6 +21,10 @@ use crate::{Latch, Null, Order, ROUND};
 const SAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const UNSAMPLED: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
 
+/// What is received ahead: what the engine takes by itself where handlers are this fast. Given, so
+/// that the counts do not depend on how fast the machine is today.
+const AHEAD: usize = 512;
+
 /// A typed handler of JSON, and what is around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -104,7 +108,9 @@ impl Scenario {
             Self::Lanes | Self::Keyed => 16,
             _ => 1,
         };
-        let subscription = Subscription::new("orders", "bench").concurrency(lanes);
+        let subscription = Subscription::new("orders", "bench")
+            .concurrency(lanes)
+            .prefetch(AHEAD);
         let router = Router::<&'static Latch>::new();
         match self {
             Self::Batch => router

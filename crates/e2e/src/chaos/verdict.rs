@@ -249,7 +249,12 @@ fn cause(id: &str, pair: &[Handled], notes: &Notes, blows: &[Blow], stops: &[Sto
         Cause::Killed
     } else if struck(Harm::Frozen, first.at.saturating_sub(FROZEN_FOR_MS)) {
         Cause::Frozen
-    } else if struck(Harm::BrokerRestarted, first.at) {
+    } else if struck(
+        Harm::BrokerRestarted,
+        // One that was killed has forgotten what it gave out: a message that it gives again at
+        // another attempt, from its retry topic, comes from its own place too.
+        first.at.saturating_sub(AFTERMATH_MS),
+    ) {
         Cause::BrokerRestarted
     } else if sent_again() {
         Cause::SentTwice
@@ -461,6 +466,25 @@ mod tests {
         assert_eq!(judge(&again, &[]).unexplained.len(), 1);
         assert!(!judge(&again, &[killed("c1-0")]).is_good());
         assert!(judge(&again, &[killed("c0-0")]).is_good());
+    }
+
+    #[test]
+    fn a_broker_that_was_killed_gives_a_message_twice_for_a_while() {
+        let at = 3 * AFTERMATH_MS;
+        let twice = [
+            ALL[0],
+            ALL[1],
+            ("p0-0/g0:2", at, "c0-0"),
+            ("p0-0/g0:2", at + 300, "c0-0"),
+        ];
+        let restarted = |until: u64| Blow {
+            harm: Harm::BrokerRestarted,
+            process: String::new(),
+            from: 140,
+            until,
+        };
+        assert!(judge(&twice, &[restarted(at - 1_000)]).is_good());
+        assert!(!judge(&twice, &[restarted(at - AFTERMATH_MS - 1)]).is_good());
     }
 
     #[test]
