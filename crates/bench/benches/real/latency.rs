@@ -5,7 +5,6 @@ use std::{
     time::Duration,
 };
 
-use kratos::{App, Phase, Signals};
 use kratos_broker::{Json, Message, State};
 use kratos_rocketmq::Server;
 use tokio::{
@@ -97,16 +96,7 @@ async fn stack(address: &str, topic: &str, group: &str, seen: &Seen) -> Result<(
         .subscribe(topic, group, handle)
         .with_state(seen.clone());
     let counters = server.counters();
-    let app = App::new()
-        .signals(Signals::none())
-        .resource(client)
-        .server(server);
-    let handle = app.handle();
-    let running = tokio::spawn(app.run());
-    if handle.reached(Phase::Ready).await != Phase::Ready {
-        running.await??;
-        return Err("stopped before it was ready".into());
-    }
+    let (handle, running) = ours::start(client, server).await?;
     pace(|seq| {
         let (publisher, topic) = (publisher.clone(), topic.to_owned());
         async move {

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, hint::black_box, sync::Arc, time::Duration};
 
 use kratos::{
-    App, Phase, Signals,
+    App, Handle, Phase, Signals,
     telemetry::{self, Telemetry},
 };
 use kratos_broker::{Json, Message, State};
@@ -13,7 +13,11 @@ use opentelemetry_sdk::{
     trace::{SpanData, SpanExporter},
 };
 use rocketmq_grpc::{ConsumerConfig, Filter, Settlement};
-use tokio::{sync::Notify, task::JoinSet, time::sleep};
+use tokio::{
+    sync::Notify,
+    task::{JoinHandle, JoinSet},
+    time::sleep,
+};
 
 use crate::{
     AnyError, Event,
@@ -25,6 +29,9 @@ const ROOM: usize = 1024;
 
 /// How often the end of a run is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// An App that runs.
+type Run = JoinHandle<kratos::Result<()>>;
 
 /// Exports to nowhere.
 #[derive(Debug)]
@@ -136,16 +143,7 @@ pub(crate) async fn idle(
     let client = client(address)?;
     let subscribe = |server: Server, topic: &&str| server.subscribe(*topic, group, ignore);
     let server = topics.iter().fold(Server::new(client.clone()), subscribe);
-    let app = App::new()
-        .signals(Signals::none())
-        .resource(client)
-        .server(server);
-    let handle = app.handle();
-    let running = tokio::spawn(app.run());
-    if handle.reached(Phase::Ready).await != Phase::Ready {
-        running.await??;
-        return Err("stopped before it was ready".into());
-    }
+    let (handle, running) = start(client, server).await?;
     let cpu = cpu_seconds();
     sleep(time).await;
     let percent = (cpu_seconds() - cpu) / time.as_secs_f64() * 100.0;
@@ -157,6 +155,21 @@ pub(crate) async fn idle(
     handle.stop();
     running.await??;
     Ok(())
+}
+
+/// Runs an App of this server, from the moment it is ready.
+pub(crate) async fn start(client: Client, server: Server) -> Result<(Handle, Run), AnyError> {
+    let app = App::new()
+        .signals(Signals::none())
+        .resource(client)
+        .server(server);
+    let handle = app.handle();
+    let running = tokio::spawn(app.run());
+    if handle.reached(Phase::Ready).await != Phase::Ready {
+        running.await??;
+        return Err("stopped before it was ready".into());
+    }
+    Ok((handle, running))
 }
 
 pub(crate) fn client(address: &str) -> Result<Client, AnyError> {

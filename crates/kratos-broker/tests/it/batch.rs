@@ -945,7 +945,7 @@ async fn a_pause_starts_no_batch_that_is_being_filled() {
     sleep(secs(1)).await;
     assert!(controls.pause("t", "g"));
     sleep(secs(60)).await;
-    assert_eq!(sizes.all(), Vec::<usize>::new(), "it is paused"); // today: [3]
+    assert_eq!(sizes.all(), Vec::<usize>::new(), "it is paused");
     controls.resume("t", "g");
     until("they are handled", || broker.backlog("t", "g") == 0).await;
     started.stop(secs(5)).await.unwrap();

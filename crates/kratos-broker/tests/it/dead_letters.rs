@@ -36,6 +36,14 @@ fn to_topic() -> Subscription {
     subscription().dead_letter(DeadLetter::topic("dead"))
 }
 
+/// One attempt, and leases that end soon.
+fn held_for_a_minute() -> Subscription {
+    to_topic()
+        .invisible_duration(secs(10))
+        .max_hold(secs(60))
+        .policy(Policy::new().max_attempts(1))
+}
+
 fn header<'d>(delivery: &'d Delivery, name: &str) -> &'d str {
     delivery.headers().get(name).unwrap_or("none")
 }
@@ -209,10 +217,7 @@ async fn publishing_is_given_up_with_the_lease_at_its_maximum() {
             }
         }
     };
-    let subscription = to_topic()
-        .invisible_duration(secs(10))
-        .max_hold(secs(60))
-        .policy(Policy::new().max_attempts(1));
+    let subscription = held_for_a_minute();
     publish_numbers(&broker, 1).await;
     broker.fail_publishes(u32::MAX);
     let started = Started::start(server(
@@ -516,10 +521,7 @@ async fn the_span_of_the_last_attempt_tells_why_and_an_unsampled_trace_stays_so(
 #[tokio::test(start_paused = true)]
 async fn trouble_with_dead_letters_ends_with_the_last_letter() {
     let broker = Broker::new().max_attempts(1); // the broker gives up by itself when the lease is over
-    let subscription = to_topic()
-        .invisible_duration(secs(10))
-        .max_hold(secs(60))
-        .policy(Policy::new().max_attempts(1));
+    let subscription = held_for_a_minute();
     publish_numbers(&broker, 1).await;
     broker.fail_publishes(u32::MAX);
     let started = Started::start(server(
@@ -533,6 +535,6 @@ async fn trouble_with_dead_letters_ends_with_the_last_letter() {
     .await;
     broker.fail_publishes(0);
     sleep(secs(60)).await;
-    assert_eq!(started.health(), Health::Serving); // today: Degraded
+    assert_eq!(started.health(), Health::Serving);
     started.stop(secs(5)).await.unwrap();
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use kratos_broker::{
-    AnyError, Delivery, KillSwitch, Message, Policy, Router, Subscription,
+    AnyError, Delivery, KillSwitch, Message, Policy, Router, Server, Subscription,
     idempotent::{Begun, IdempotentLayer, MemoryStore, Store},
     memory::Broker,
     testing::Started,
@@ -192,6 +192,18 @@ async fn the_mark_of_a_crashed_process_blocks_until_it_expires_and_no_longer() {
     started.stop(secs(5)).await.unwrap();
 }
 
+/// A server whose handler succeeds, behind the layer.
+fn behind(
+    broker: &Broker,
+    layer: IdempotentLayer<impl Store>,
+    subscription: Subscription,
+) -> Server<Broker> {
+    let router = Router::new()
+        .layer(layer)
+        .subscribe_with(subscription, |_: Delivery| async {});
+    server(broker, router)
+}
+
 /// What a process leaves behind that died while it handled these messages.
 async fn crashed_in(store: &MemoryStore, count: usize) {
     for n in 0..count {
@@ -216,11 +228,7 @@ async fn what_a_crashed_process_left_neither_fails_nor_opens_the_kill_switch() {
         let subscription = Subscription::new("t", "g")
             .policy(policy)
             .kill_switch(KillSwitch::new());
-        let handler = |_: Delivery| async {};
-        let router = Router::new()
-            .layer(layer)
-            .subscribe_with(subscription, handler);
-        let server = server(&broker, router);
+        let server = behind(&broker, layer, subscription);
         let counters = server.counters();
         let started = Started::start(server).await;
         for n in 0..12 {
@@ -242,14 +250,10 @@ async fn a_mark_that_outlasts_the_time_limit_makes_no_dead_letter_of_a_last_atte
     crashed_in(&store, 2).await;
     let layer = by_key(store);
     let stats = layer.stats();
-    let handler = |_: Delivery| async {};
     let subscription = Subscription::new("t", "g")
         .policy(Policy::new().max_attempts(1))
         .handler_timeout(secs(10));
-    let router = Router::new()
-        .layer(layer)
-        .subscribe_with(subscription, handler);
-    let started = Started::start(server(&broker, router)).await;
+    let started = Started::start(behind(&broker, layer, subscription)).await;
     let began = Instant::now();
     publish(&broker, Message::new("t", "x").key("o0")).await;
     publish(&broker, Message::new("t", "x").key("o1").group("g1")).await;
@@ -267,12 +271,8 @@ async fn a_last_attempt_that_waits_for_a_mark_goes_back_when_the_process_stops()
     crashed_in(&store, 1).await;
     let layer = by_key(store);
     let stats = layer.stats();
-    let handler = |_: Delivery| async {};
     let subscription = Subscription::new("t", "g").policy(Policy::new().max_attempts(1));
-    let router = Router::new()
-        .layer(layer)
-        .subscribe_with(subscription, handler);
-    let started = Started::start(server(&broker, router)).await;
+    let started = Started::start(behind(&broker, layer, subscription)).await;
     publish(&broker, Message::new("t", "x").key("o0")).await;
     until("it waits", || stats.in_flight() == 1).await;
     started.stop(secs(5)).await.unwrap();
