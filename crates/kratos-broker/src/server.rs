@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use kratos::{BoundServer, Description, Health, Shutdown, StartContext};
+use kratos::{BoundServer, Description, Entry, Health, Shutdown, StartContext};
 use tokio::sync::watch;
 use tower_layer::{Identity, Stack};
 
@@ -172,9 +172,14 @@ impl<D: Driver, L: Send + 'static> kratos::Server for Server<D, (), L> {
     }
 
     fn describe(&self) -> Description {
-        let line =
+        let name =
             |s: &Subscription| format!("{} in group {}, filter {}", s.topic, s.group, s.filter);
-        Description::new(self.router.subscriptions().map(line))
+        self.router
+            .subscriptions()
+            .map(name)
+            .fold(Description::new("messages"), |all, name| {
+                all.entry(Entry::new("subscription", name))
+            })
     }
 
     async fn bind(self, cx: StartContext) -> kratos::Result<Bound<D>> {

@@ -9,14 +9,16 @@ mod stop;
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
-use crate::{AppInfo, Config, Registrar, Resource, Result, Server, signal::Signals};
+use crate::{
+    AppInfo, Check, Config, Description, Registrar, Resource, Result, Server, signal::Signals,
+};
 
 use self::{
     erased::{BoxRegistrar, BoxResource, BoxServer, OnClose},
     hook::{Hook, Hooks},
 };
 pub use self::{
-    handle::{Handle, Phase},
+    handle::{Handle, Phase, ServerState, ServerStatus},
     hook::{HookContext, Outcome},
 };
 
@@ -71,6 +73,18 @@ pub struct App {
     signals: Option<Signals>,
     parents: Vec<Pin<Box<dyn Future<Output = ()> + Send>>>,
     handle: Handle,
+}
+
+/// What an App consists of, without running it: from [`App::describe`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct AppDescription {
+    /// Who it is.
+    pub info: AppInfo,
+    /// Its servers by name, in the order they were added.
+    pub servers: Vec<(String, Description)>,
+    /// Its resources by name with what can be checked of them, in the order they were added.
+    pub resources: Vec<(String, Vec<Check>)>,
 }
 
 // === impl App ===
@@ -237,6 +251,18 @@ impl App {
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
+    }
+
+    /// What the App consists of. Does no I/O.
+    #[must_use]
+    pub fn describe(&self) -> AppDescription {
+        let server = |s: &BoxServer| (s.name().to_owned(), s.describe());
+        let resource = |r: &BoxResource| (r.name().to_owned(), r.checks());
+        AppDescription {
+            info: self.info.clone(),
+            servers: self.servers.iter().map(server).collect(),
+            resources: self.resources.iter().map(resource).collect(),
+        }
     }
 
     /// Runs the App until it is stopped.

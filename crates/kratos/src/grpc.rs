@@ -20,7 +20,7 @@ use tower::Service;
 pub use self::config::Config;
 pub use crate::net::Bound;
 use crate::{
-    Description, Error, Result, StartContext,
+    Description, Entry, Error, Result, StartContext,
     net::{Hint, Limits, Protocol, listen, observed},
 };
 
@@ -92,11 +92,11 @@ impl crate::Server for Server {
     }
 
     fn describe(&self) -> Description {
-        Description::new(
-            self.services
-                .iter()
-                .map(|service| format!("service {service}")),
-        )
+        self.services
+            .iter()
+            .fold(Description::new("grpc"), |all, service| {
+                all.entry(Entry::new("service", *service))
+            })
     }
 
     async fn bind(self, cx: StartContext) -> Result<Bound> {

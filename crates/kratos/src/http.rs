@@ -12,7 +12,7 @@ use axum::Router;
 pub use self::config::Config;
 pub use crate::net::Bound;
 use crate::{
-    Result, StartContext,
+    Description, Document, Entry, Result, StartContext,
     net::{Hint, Limits, Protocol, listen, observed},
 };
 
@@ -20,6 +20,11 @@ const HINT: Hint = Hint {
     key: "http.addr",
     variable: "KRATOS_HTTP__ADDR",
 };
+
+/// The operations that a path of an OpenAPI document may have, beside what else is said of it.
+const METHODS: [&str; 8] = [
+    "GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE",
+];
 
 /// An HTTP server that has not started.
 ///
@@ -40,6 +45,7 @@ pub struct Server {
     name: String,
     config: Config,
     router: Router,
+    openapi: Option<serde_json::Value>,
 }
 
 impl Server {
@@ -49,6 +55,7 @@ impl Server {
             name: "http".to_owned(),
             config,
             router,
+            openapi: None,
         }
     }
 
@@ -57,6 +64,26 @@ impl Server {
         self.name = name.into();
         self
     }
+
+    /// Sets the OpenAPI document of these routes, or the part of it that `paths` and `components`
+    /// are: the admin server shows it, and the start log its routes.
+    pub fn openapi(mut self, document: serde_json::Value) -> Self {
+        self.openapi = Some(document);
+        self
+    }
+}
+
+/// `POST /agent/v1/report` of each operation in an OpenAPI document.
+fn routes(openapi: &serde_json::Value) -> Vec<String> {
+    let paths = openapi.get("paths").and_then(|paths| paths.as_object());
+    let methods = paths.into_iter().flatten().flat_map(|(path, item)| {
+        let methods = item.as_object().into_iter().flatten();
+        methods.map(move |(method, _)| (method.to_ascii_uppercase(), path))
+    });
+    methods
+        .filter(|(method, _)| METHODS.contains(&method.as_str()))
+        .map(|(method, path)| format!("{method} {path}"))
+        .collect()
 }
 
 impl crate::Server for Server {
@@ -64,6 +91,19 @@ impl crate::Server for Server {
 
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn describe(&self) -> Description {
+        let described = Description::new("http");
+        let Some(openapi) = &self.openapi else {
+            return described;
+        };
+        routes(openapi)
+            .into_iter()
+            .fold(described, |all, route| {
+                all.entry(Entry::new("route", route))
+            })
+            .document(Document::new("openapi", openapi.clone()))
     }
 
     async fn bind(self, cx: StartContext) -> Result<Bound> {

@@ -25,6 +25,7 @@ mod health;
 #[cfg(feature = "http")]
 pub mod http;
 mod info;
+mod live;
 #[cfg(feature = "net")]
 mod net;
 mod process;
@@ -41,16 +42,20 @@ pub mod tls;
 pub mod trace;
 
 pub use self::{
-    app::{App, Handle, HookContext, Outcome, Phase},
+    app::{App, AppDescription, Handle, HookContext, Outcome, Phase, ServerState, ServerStatus},
     config::Config,
     context::{Shutdown, ShutdownTrigger, StartContext},
-    description::Description,
+    description::{Check, Description, Document, Entry, Finding},
     endpoint::Endpoint,
     entry::main,
     error::{Error, Result},
     error_chain::error_chain,
     health::Health,
     info::AppInfo,
+    live::{
+        Action, Answer, LastError, Live, Pulse, Refusal, SubscriptionKind, SubscriptionState,
+        SubscriptionStatus,
+    },
     registry::{Instance, Registrar},
     resource::Resource,
     server::{BoundServer, Server},

@@ -4,7 +4,7 @@ use std::future::Future;
 
 use tokio::time::Instant;
 
-use crate::{Result, StartContext};
+use crate::{Check, Result, StartContext};
 
 /// Something that is opened before any server is bound and closed after all have drained.
 ///
@@ -12,6 +12,11 @@ use crate::{Result, StartContext};
 pub trait Resource: Send + 'static {
     /// The name in logs and errors.
     fn name(&self) -> &str;
+
+    /// What can be asked of it before the App runs. Does no I/O itself.
+    fn checks(&self) -> Vec<Check> {
+        Vec::new()
+    }
 
     /// Connects, and checks that the other side answers.
     ///

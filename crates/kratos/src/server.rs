@@ -29,7 +29,7 @@ pub trait Server: Send + 'static {
     /// The name in logs and errors; unique within one App.
     fn name(&self) -> &str;
 
-    /// What the server will serve. Does no I/O.
+    /// What the server will serve, and how it can be seen while it runs. Does no I/O.
     fn describe(&self) -> Description {
         Description::default()
     }

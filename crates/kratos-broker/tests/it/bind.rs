@@ -1,6 +1,6 @@
 //! What `bind` refuses.
 
-use kratos::Server as _;
+use kratos::{Entry, Server as _};
 use kratos_broker::{
     Bytes, Policy, Router, Subscription, driver::Capabilities, memory::Broker,
     testing::start_context,
@@ -54,8 +54,14 @@ async fn one_topic_in_two_groups_and_two_topics_in_one_group_are_fine() {
         .subscribe("a", "g2", ignore)
         .subscribe("b", "g1", ignore);
     let server = server(&Broker::new(), router);
+    let described = server.describe();
+    assert_eq!(described.kind(), "messages");
     assert_eq!(
-        server.describe().lines,
+        described
+            .entries()
+            .iter()
+            .map(Entry::name)
+            .collect::<Vec<_>>(),
         [
             "a in group g1, filter *",
             "a in group g2, filter *",

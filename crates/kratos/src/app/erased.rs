@@ -7,8 +7,8 @@ use tokio::{sync::watch, time::Instant};
 
 use super::hook::Outcome;
 use crate::{
-    BoundServer, Description, Endpoint, Health, Instance, Registrar, Resource, Result, Server,
-    Shutdown, StartContext,
+    BoundServer, Check, Description, Endpoint, Health, Instance, Registrar, Resource, Result,
+    Server, Shutdown, StartContext,
 };
 
 pub(super) type BoxServer = Box<dyn ErasedServer>;
@@ -30,6 +30,7 @@ pub(super) struct Bound {
 
 pub(super) trait ErasedResource: Send {
     fn name(&self) -> &str;
+    fn checks(&self) -> Vec<Check>;
     fn open(&mut self, cx: StartContext) -> BoxFuture<'_, Result<()>>;
     fn close(self: Box<Self>, by: Instant) -> BoxFuture<'static, Result<()>>;
 }
@@ -82,6 +83,10 @@ impl<S: Server> ErasedServer for S {
 impl<R: Resource> ErasedResource for R {
     fn name(&self) -> &str {
         Resource::name(self)
+    }
+
+    fn checks(&self) -> Vec<Check> {
+        Resource::checks(self)
     }
 
     fn open(&mut self, cx: StartContext) -> BoxFuture<'_, Result<()>> {

@@ -3,13 +3,15 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::Health;
+use super::AppDescription;
+use crate::{AppInfo, Description, Endpoint, Health};
 
 /// Where the App is in its life. Phases only go forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,12 +33,52 @@ pub struct Handle {
     board: Arc<Board>,
 }
 
+/// One server of an App, as it is: from [`Handle::servers`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ServerStatus {
+    /// Its name, unique within the App.
+    pub name: String,
+    /// How far it is.
+    pub state: ServerState,
+    /// What it serves, and its live view.
+    pub description: Arc<Description>,
+    /// The addresses that clients can reach; none before it is bound.
+    pub endpoints: Vec<Endpoint>,
+    /// What it last said of its health; `None` before it serves.
+    pub health: Option<Health>,
+}
+
+/// How far a server is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum ServerState {
+    /// Not bound yet.
+    Starting,
+    /// Bound: it waits for the other servers.
+    Bound,
+    /// It serves, or drains.
+    Serving,
+    /// It has returned, or was dropped.
+    Ended,
+}
+
 struct Board {
+    made: Instant,
+    info: OnceLock<AppInfo>,
     stop: CancellationToken,
     phase: watch::Sender<Phase>,
     ready: watch::Sender<bool>,
+    /// Counts changes of the states of servers.
+    moves: watch::Sender<u64>,
     /// Guards every change, so that phase and readiness never contradict each other for long.
-    health: Mutex<BTreeMap<String, Health>>,
+    now: Mutex<Now>,
+}
+
+struct Now {
+    servers: Vec<ServerStatus>,
+    resources: Vec<String>,
+    phase_since: Instant,
 }
 
 // === impl Phase ===
@@ -56,11 +98,19 @@ impl fmt::Display for Phase {
 
 impl Handle {
     pub(crate) fn new(phase: Phase) -> Self {
+        let made = Instant::now();
         let board = Board {
+            made,
+            info: OnceLock::new(),
             stop: CancellationToken::new(),
             phase: watch::Sender::new(phase),
             ready: watch::Sender::new(phase == Phase::Ready),
-            health: Mutex::default(),
+            moves: watch::Sender::new(0),
+            now: Mutex::new(Now {
+                servers: Vec::new(),
+                resources: Vec::new(),
+                phase_since: made,
+            }),
         };
         Self {
             board: Arc::new(board),
@@ -110,30 +160,104 @@ impl Handle {
     /// What each server last said of its health, by its name.
     #[must_use]
     pub fn health(&self) -> BTreeMap<String, Health> {
-        self.board.lock().clone()
+        let servers = &self.board.lock().servers;
+        let known = |s: &ServerStatus| Some((s.name.clone(), s.health.clone()?));
+        servers.iter().filter_map(known).collect()
+    }
+
+    /// Who the App is; `None` before it runs.
+    #[must_use]
+    pub fn info(&self) -> Option<&AppInfo> {
+        self.board.info.get()
+    }
+
+    /// Every server, in the order they were added; none before the App runs.
+    #[must_use]
+    pub fn servers(&self) -> Vec<ServerStatus> {
+        self.board.lock().servers.clone()
+    }
+
+    /// The names of the resources, in the order they were added; none before the App runs.
+    #[must_use]
+    pub fn resources(&self) -> Vec<String> {
+        self.board.lock().resources.clone()
+    }
+
+    /// For how long the App has been in its phase.
+    #[must_use]
+    pub fn phase_age(&self) -> Duration {
+        self.board.lock().phase_since.elapsed()
+    }
+
+    /// How long ago the App was made.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.board.made.elapsed()
+    }
+
+    /// Waits until `done` holds for the servers: looks at every change of a
+    /// [state](ServerStatus::state).
+    pub async fn servers_reached(&self, mut done: impl FnMut(&[ServerStatus]) -> bool) {
+        let mut moves = self.board.moves.subscribe();
+        while !done(&self.servers()) {
+            // The sender lives in `self`, so the wait cannot fail.
+            let _moved = moves.changed().await;
+        }
     }
 
     pub(super) fn stop_requested(&self) -> CancellationToken {
         self.board.stop.clone()
     }
 
+    /// The App runs, and this is what it will serve.
+    pub(super) fn begin(&self, description: AppDescription) {
+        let AppDescription {
+            info,
+            servers,
+            resources,
+        } = description;
+        let _runs_once = self.board.info.set(info);
+        let mut now = self.board.lock();
+        now.resources = resources.into_iter().map(|(name, _)| name).collect();
+        now.servers = servers
+            .into_iter()
+            .map(|(name, description)| ServerStatus {
+                name,
+                state: ServerState::Starting,
+                description: Arc::new(description),
+                endpoints: Vec::new(),
+                health: None,
+            })
+            .collect();
+    }
+
     pub(super) fn set_phase(&self, phase: Phase) {
-        let health = self.board.lock();
-        self.board.ready.send_if_modified(|ready| {
-            let now = phase == Phase::Ready && health.values().all(Health::is_ready);
-            std::mem::replace(ready, now) != now
-        });
+        let mut now = self.board.lock();
+        if self.phase() != phase {
+            now.phase_since = Instant::now();
+        }
+        self.board.set_ready(phase, &now);
         self.board.phase.send_replace(phase);
     }
 
-    pub(super) fn set_health(&self, server: &str, now: Health) {
-        let mut health = self.board.lock();
-        health.insert(server.to_owned(), now);
-        let phase = *self.board.phase.borrow();
-        self.board.ready.send_if_modified(|ready| {
-            let now = phase == Phase::Ready && health.values().all(Health::is_ready);
-            std::mem::replace(ready, now) != now
+    pub(super) fn set_health(&self, server: &str, health: Health) {
+        let mut now = self.board.lock();
+        now.server(server, |server| server.health = Some(health));
+        self.board.set_ready(self.phase(), &now);
+    }
+
+    pub(super) fn bound(&self, server: &str, endpoints: &[Endpoint]) {
+        self.board.lock().server(server, |server| {
+            server.state = ServerState::Bound;
+            endpoints.clone_into(&mut server.endpoints);
         });
+        self.board.moved();
+    }
+
+    pub(super) fn set_state(&self, server: &str, state: ServerState) {
+        let change = |server: &mut ServerStatus| server.state = state;
+        self.board.lock().server(server, change);
+        self.board.moved();
     }
 }
 
@@ -149,7 +273,42 @@ impl fmt::Debug for Handle {
 // === impl Board ===
 
 impl Board {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Health>> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn moved(&self) {
+        self.moves.send_modify(|moves| *moves += 1);
+    }
+
+    fn set_ready(&self, phase: Phase, now: &Now) {
+        let health = || now.servers.iter().filter_map(|s| s.health.as_ref());
+        self.ready.send_if_modified(|ready| {
+            let now = phase == Phase::Ready && health().all(Health::is_ready);
+            std::mem::replace(ready, now) != now
+        });
+    }
+}
+
+// === impl Now ===
+
+impl Now {
+    fn server(&mut self, name: &str, change: impl FnOnce(&mut ServerStatus)) {
+        if let Some(server) = self.servers.iter_mut().find(|s| s.name == name) {
+            change(server);
+        }
+    }
+}
+
+// === impl ServerState ===
+
+impl fmt::Display for ServerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Starting => "starting",
+            Self::Bound => "bound",
+            Self::Serving => "serving",
+            Self::Ended => "ended",
+        })
     }
 }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{
-    App, Handle, HookContext, Phase,
+    App, Handle, HookContext, Phase, ServerState,
     erased::{Bound, BoxRegistrar, BoxResource, BoxServer},
     hook::Hook,
     step::{self, Failed},
@@ -59,6 +59,7 @@ struct ToStart {
 }
 
 pub(super) async fn run(app: App) -> Result<()> {
+    let description = app.describe();
     let App {
         info,
         config,
@@ -73,6 +74,7 @@ pub(super) async fn run(app: App) -> Result<()> {
     let _stopped = StoppedOnDrop(handle.clone());
     config.check()?;
     unique(servers.iter().map(|server| server.name()))?;
+    handle.begin(description);
     let process = process::Running::enter(config.stop_timeout);
     let signals = match signals.or_else(process::signals) {
         Some(signals) => signals,
@@ -158,6 +160,15 @@ impl Drop for StoppedOnDrop {
     }
 }
 
+/// A server has returned, or its task was aborted.
+struct EndedOnDrop(String, Handle);
+
+impl Drop for EndedOnDrop {
+    fn drop(&mut self) {
+        self.1.set_state(&self.0, ServerState::Ended);
+    }
+}
+
 // === impl Started ===
 
 impl Started {
@@ -204,14 +215,15 @@ impl Started {
         let mut bound = Vec::with_capacity(servers.len());
         for server in servers {
             let name = server.name().to_owned();
-            for line in server.describe().lines {
-                info!(server = name, "{line}");
+            for entry in server.describe().entries() {
+                info!(server = name, "{entry}");
             }
             let step = step::run(cx.deadline, server.bind(cx.clone())).await;
             let server = step.map_err(|e| e.named(&format!("server `{name}`: bind")))?;
             for endpoint in &server.endpoints {
                 info!(server = name, %endpoint, "listening");
             }
+            self.handle.bound(&name, &server.endpoints);
             bound.push((name, server));
         }
         let endpoints = bound
@@ -316,7 +328,9 @@ impl Serving {
     fn serve(&mut self, name: String, server: Bound, handle: &Handle) {
         let mut health = server.health;
         handle.set_health(&name, health.borrow_and_update().clone());
-        let (watched, handle) = (name.clone(), handle.clone());
+        handle.set_state(&name, ServerState::Serving);
+        let (watched, ended) = (name.clone(), EndedOnDrop(name.clone(), handle.clone()));
+        let handle = handle.clone();
         self.health.spawn(async move {
             while health.changed().await.is_ok() {
                 let now = health.borrow_and_update().clone();
@@ -327,6 +341,7 @@ impl Serving {
         self.names.insert(name.clone());
         let (serve, shutdown) = (server.serve, self.shutdown.clone());
         self.tasks.spawn(async move {
+            let _ended = ended;
             let ended = step::caught(async move { serve(shutdown).await }).await;
             (name, ended)
         });

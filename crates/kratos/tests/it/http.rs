@@ -9,7 +9,7 @@ use axum::{
     routing::{get, post},
 };
 use futures_util::{StreamExt, stream};
-use kratos::{AppInfo, http};
+use kratos::{AppInfo, Server as _, http};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::{Instant, sleep},
@@ -253,4 +253,20 @@ async fn connections_beyond_the_maximum_wait_and_are_not_lost() {
     let (answer, stopped) = tokio::join!(read_all(&mut waiting), running.stop());
     stopped.unwrap();
     assert!(answer.ends_with("at last"), "{answer:?}");
+}
+
+#[test]
+fn an_openapi_document_names_the_routes() {
+    let document = serde_json::json!({
+        "paths": {"/report": {"summary": "one", "post": {}, "get": {}}},
+    });
+    let server = http::Server::new(http::Config::default(), Router::new()).openapi(document);
+    let described = server.describe();
+    let routes: Vec<_> = described
+        .entries()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(routes, ["route GET /report", "route POST /report"]);
+    assert_eq!(described.documents()[0].name(), "openapi");
 }

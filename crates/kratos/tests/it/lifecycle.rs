@@ -5,7 +5,7 @@ mod stop;
 
 use std::time::Duration;
 
-use kratos::{App, Health, Phase, Signals, registry};
+use kratos::{App, Health, Phase, ServerState, ServerStatus, Signals, registry};
 use tokio::{sync::watch, time::sleep};
 
 use crate::support::{Events, ScriptedRegistrar, Serve, Step, app, chain, eventually};
@@ -201,4 +201,38 @@ async fn a_memory_registry_knows_the_app_while_it_is_ready() {
     .await
     .unwrap();
     assert!(registry.instances("saver").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_handle_shows_servers_and_resources_from_start_to_stop() {
+    let events = Events::default();
+    let app = app()
+        .server(events.server("a"))
+        .server(events.server("b"))
+        .resource(events.resource("db"));
+    let described = app.describe();
+    let names: Vec<_> = described
+        .servers
+        .iter()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(names, ["a", "b"]);
+    let handle = app.handle();
+    assert!(handle.servers().is_empty() && handle.info().is_none());
+
+    let run = tokio::spawn(app.run());
+    let serving =
+        |s: &[ServerStatus]| s.len() == 2 && s.iter().all(|s| s.state == ServerState::Serving);
+    handle.reached(Phase::Ready).await;
+    assert!(serving(&handle.servers()));
+    assert_eq!(handle.resources(), ["db"]);
+    assert_eq!(handle.info().unwrap().name(), "test");
+    assert_eq!(handle.servers()[0].health, Some(kratos::Health::Serving));
+
+    handle.stop();
+    handle
+        .servers_reached(|servers| servers.iter().all(|s| s.state == ServerState::Ended))
+        .await;
+    run.await.unwrap().unwrap();
+    assert_eq!(handle.phase(), Phase::Stopped);
 }
