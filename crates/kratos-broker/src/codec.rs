@@ -62,10 +62,10 @@ pub(crate) fn unencodable<T: ?Sized>(
 }
 
 #[cfg(feature = "json")]
-const JSON: &str = "application/json";
+pub(crate) const JSON: &str = "application/json";
 
 #[cfg(feature = "protobuf")]
-const PROTOBUF: &str = "application/protobuf";
+pub(crate) const PROTOBUF: &str = "application/protobuf";
 
 impl Message {
     /// A message whose body is `value` in JSON, with the header `content-type: application/json`.

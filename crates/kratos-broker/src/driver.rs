@@ -41,6 +41,27 @@ pub trait Driver: Clone + Send + Sync + 'static {
     /// ([`check_message`](Capabilities::check_message), [`check_group`](Capabilities::check_group)).
     fn capabilities(&self) -> Capabilities;
 
+    /// Where the broker is, for documents: `proxy.example:8081`.
+    #[cfg(feature = "asyncapi")]
+    fn host(&self) -> String {
+        "in-process".to_owned()
+    }
+
+    /// What documents say of a part in words that only this broker has: the content of the
+    /// extension `x-<SYSTEM>`.
+    #[cfg(feature = "asyncapi")]
+    fn extension(&self, part: crate::asyncapi::Part<'_>) -> Option<serde_json::Value> {
+        let _ = part;
+        None
+    }
+
+    /// Where typed publishers are known by, if the driver has a place for them: a field that its
+    /// clones share. Documents name them.
+    #[cfg(feature = "asyncapi")]
+    fn outlets(&self) -> Option<&crate::asyncapi::Outlets> {
+        None
+    }
+
     /// Sends a message, and returns when the broker has confirmed that it has it.
     ///
     /// The trace context is in the headers already.

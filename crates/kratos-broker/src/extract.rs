@@ -2,6 +2,7 @@
 
 #[cfg(any(feature = "json", feature = "protobuf"))]
 mod body;
+mod body_type;
 mod meta;
 mod rejection;
 mod state;
@@ -11,6 +12,7 @@ pub use self::body::Json;
 #[cfg(feature = "protobuf")]
 pub use self::body::Protobuf;
 pub use self::{
+    body_type::BodyType,
     meta::{Attempt, Cancelled, Deadline, Key, Tag},
     rejection::Rejection,
     state::{Extension, FromRef, State},
@@ -47,11 +49,22 @@ pub trait FromDelivery<S>: Sized {
     ///
     /// The message cannot be handled, and what follows: [`Rejection`].
     fn from_delivery(delivery: &Delivery, state: &S) -> Result<Self, Rejection>;
+
+    /// What the argument is made of if it is a decoded body, as [`Json`](crate::Json) is: for
+    /// documents of the service. `None` for anything else.
+    #[must_use]
+    fn body() -> Option<BodyType> {
+        None
+    }
 }
 
 /// Hands a rejection to the handler instead of rejecting the message.
 impl<S, T: FromDelivery<S>> FromDelivery<S> for Result<T, Rejection> {
     fn from_delivery(delivery: &Delivery, state: &S) -> Result<Self, Rejection> {
         Ok(T::from_delivery(delivery, state))
+    }
+
+    fn body() -> Option<BodyType> {
+        T::body()
     }
 }

@@ -10,7 +10,7 @@ pub use self::{
     service::HandlerService,
 };
 
-use crate::{Delivery, FromDelivery, subscription::Classifiers};
+use crate::{BodyType, Delivery, FromDelivery, subscription::Classifiers};
 
 /// A plain async function of up to eight extractors, in any order.
 ///
@@ -43,6 +43,10 @@ pub trait Handler<T, S>: sealed::Sealed<T> + Clone + Send + Sync + 'static {
 
     #[doc(hidden)]
     fn call(&self, delivery: &Delivery, state: &S, classifiers: &Classify) -> Self::Future;
+
+    /// What it makes of a body.
+    #[doc(hidden)]
+    fn bodies() -> Vec<BodyType>;
 }
 
 /// What decides about errors; only [`Handler::call`] needs it.
@@ -75,6 +79,11 @@ macro_rules! handler {
                     };
                 )*
                 HandlerFuture::running(self($($arg),*), classify.clone())
+            }
+
+            fn bodies() -> Vec<BodyType> {
+                let bodies: [Option<BodyType>; _] = [$($arg::body()),*];
+                bodies.into_iter().flatten().collect()
             }
         }
 

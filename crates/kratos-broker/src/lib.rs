@@ -11,6 +11,8 @@
 //!
 //! This crate names no broker. It does no I/O of its own and reads no environment.
 
+#[cfg(feature = "asyncapi")]
+pub mod asyncapi;
 mod batch;
 mod clock;
 mod codec;
@@ -68,7 +70,8 @@ pub use self::{
     },
     error::{Error, ErrorKind, Result},
     extract::{
-        Attempt, Cancelled, Deadline, Extension, FromDelivery, FromRef, Key, Rejection, State, Tag,
+        Attempt, BodyType, Cancelled, Deadline, Extension, FromDelivery, FromRef, Key, Rejection,
+        State, Tag,
     },
     handler::{
         AnyError, Disposition, Failure, Handler, HandlerError, HandlerFuture, HandlerReturn,

@@ -48,6 +48,8 @@ pub struct Broker {
     shared: Arc<Shared>,
     capabilities: Capabilities,
     tap: Tap,
+    #[cfg(feature = "asyncapi")]
+    outlets: crate::asyncapi::Outlets,
     #[cfg(feature = "test-util")]
     journal: crate::testing::Journal,
 }
@@ -85,6 +87,8 @@ impl Broker {
             shared: Arc::new(shared),
             capabilities,
             tap: Tap::default(),
+            #[cfg(feature = "asyncapi")]
+            outlets: crate::asyncapi::Outlets::default(),
             #[cfg(feature = "test-util")]
             journal: crate::testing::Journal::new(),
         }
@@ -165,6 +169,11 @@ impl Driver for Broker {
 
     fn capabilities(&self) -> Capabilities {
         self.capabilities
+    }
+
+    #[cfg(feature = "asyncapi")]
+    fn outlets(&self) -> Option<&crate::asyncapi::Outlets> {
+        Some(&self.outlets)
     }
 
     async fn publish(&self, message: Message) -> Result<Receipt> {

@@ -129,6 +129,12 @@ impl Policy {
         self.in_process.saturating_add(1) >= self.max_attempts
     }
 
+    /// Retries in this process.
+    #[cfg(feature = "asyncapi")]
+    pub(crate) fn retries_here(&self) -> u32 {
+        self.in_process.min(self.max_attempts.saturating_sub(1))
+    }
+
     /// The attempts that somebody asked for and the broker must give.
     pub(crate) fn chosen_attempts(&self) -> Option<u32> {
         let chosen = self.chosen && !self.is_all_here();
@@ -202,6 +208,12 @@ impl Backoff {
     pub const fn jitter(mut self, fraction: f64) -> Self {
         self.jitter = fraction.clamp(0.0, 1.0);
         self
+    }
+
+    /// First and longest wait, factor, jitter.
+    #[cfg(feature = "asyncapi")]
+    pub(crate) fn shape(&self) -> (Duration, Duration, f64, f64) {
+        (self.first, self.max, self.factor, self.jitter)
     }
 
     /// How long to wait after failed attempt number `attempt`, jitter included.

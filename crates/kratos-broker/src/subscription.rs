@@ -9,8 +9,8 @@ use std::{
 };
 
 use crate::{
-    AnyError, BatchSettings, DeadLetter, Delivery, Disposition, Group, KillSwitch, Policy,
-    RateLimit, Topic, driver::Filter,
+    AnyError, BatchSettings, BodyType, DeadLetter, Delivery, Disposition, Group, KillSwitch,
+    Policy, RateLimit, Topic, driver::Filter,
 };
 
 /// Most lanes of a subscription.
@@ -63,6 +63,9 @@ pub struct Subscription {
     /// Most messages of a batch; 1 where there are none.
     batch: usize,
     classifiers: Vec<Classifier>,
+    bodies: Vec<BodyType>,
+    #[cfg(feature = "asyncapi")]
+    pub(crate) schema: Option<crate::asyncapi::SchemaOf>,
 }
 
 /// Which messages of a subscription are handled one after another, in this process.
@@ -103,6 +106,9 @@ impl Subscription {
             handler_timeout: None,
             batch: 1,
             classifiers: Vec::new(),
+            bodies: Vec::new(),
+            #[cfg(feature = "asyncapi")]
+            schema: None,
         }
     }
 
@@ -289,6 +295,36 @@ impl Subscription {
         self
     }
 
+    /// Documents the messages with the JSON Schema of `T`: the type that the handler takes.
+    ///
+    /// The start fails if it takes another one. Of a handler that decodes bodies itself (it takes
+    /// [`Bytes`](crate::Bytes) or a [`Delivery`]) nobody can know, and `T` is believed. Schemas are
+    /// of the JSON that is read, whatever the encoding.
+    ///
+    /// ```
+    /// use kratos_broker::{Json, Router, Subscription};
+    ///
+    /// #[derive(serde::Deserialize, schemars::JsonSchema)]
+    /// struct Order { id: String }
+    ///
+    /// async fn bill(Json(order): Json<Order>) {}
+    ///
+    /// let subscription = Subscription::new("orders", "billing").schema::<Order>();
+    /// let router: Router = Router::new().subscribe_with(subscription, bill);
+    /// ```
+    #[cfg(feature = "asyncapi")]
+    pub fn schema<T: schemars::JsonSchema + 'static>(mut self) -> Self {
+        self.schema = Some(crate::asyncapi::SchemaOf::of::<T>());
+        self
+    }
+
+    /// What the handler makes of a body, as far as its extractors say; known of a subscription that
+    /// is in a [`Router`](crate::Router).
+    #[must_use]
+    pub fn bodies(&self) -> &[BodyType] {
+        &self.bodies
+    }
+
     /// Waiting and running messages together.
     pub(crate) fn capacity(&self) -> usize {
         self.room(PREFETCH)
@@ -310,6 +346,12 @@ impl Subscription {
     /// The handler takes batches.
     pub(crate) fn batches(mut self, settings: &BatchSettings) -> Self {
         self.batch = settings.max_messages;
+        self
+    }
+
+    /// The handler makes this of bodies.
+    pub(crate) fn takes(mut self, bodies: Vec<BodyType>) -> Self {
+        self.bodies = bodies;
         self
     }
 

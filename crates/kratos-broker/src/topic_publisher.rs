@@ -49,6 +49,8 @@ struct Recipe<T> {
     group: Option<Part<T>>,
     tag: Option<Arc<str>>,
     with: Option<Finish<T>>,
+    #[cfg(feature = "asyncapi")]
+    schema: Option<crate::asyncapi::SchemaOf>,
 }
 
 type Part<T> = Arc<dyn Fn(&T) -> String + Send + Sync>;
@@ -66,11 +68,10 @@ impl<D: Driver, T: 'static> TopicPublisher<D, T> {
             group: None,
             tag: None,
             with: None,
+            #[cfg(feature = "asyncapi")]
+            schema: None,
         };
-        Self {
-            publisher,
-            recipe: Arc::new(recipe),
-        }
+        Self::announced(publisher, Arc::new(recipe))
     }
 
     /// A publisher of bodies in JSON.
@@ -89,6 +90,17 @@ impl<D: Driver, T: 'static> TopicPublisher<D, T> {
         T: prost::Message,
     {
         Self::new(publisher, topic, AsProtobuf)
+    }
+
+    /// Documents the messages with the JSON Schema of `T`, in the AsyncAPI document of the driver.
+    /// A publisher without a schema is in it too, with the name of its type.
+    #[cfg(feature = "asyncapi")]
+    #[must_use]
+    pub fn schema(self) -> Self
+    where
+        T: schemars::JsonSchema,
+    {
+        self.change(|recipe| recipe.schema = Some(crate::asyncapi::SchemaOf::of::<T>()))
     }
 
     /// Sets the key of a value: what people look its message up by, and what a consumer that is
@@ -229,7 +241,17 @@ impl<D: Driver, T: 'static> TopicPublisher<D, T> {
 
     fn change(mut self, change: impl FnOnce(&mut Recipe<T>)) -> Self {
         change(Arc::make_mut(&mut self.recipe));
-        self
+        Self::announced(self.publisher, self.recipe)
+    }
+
+    /// Known to the driver, for documents, as long as the recipe is in use.
+    fn announced(publisher: Publisher<D>, recipe: Arc<Recipe<T>>) -> Self {
+        #[cfg(feature = "asyncapi")]
+        if let Some(outlets) = publisher.driver().outlets() {
+            let known: std::sync::Weak<Recipe<T>> = Arc::downgrade(&recipe);
+            outlets.add(known);
+        }
+        Self { publisher, recipe }
     }
 }
 
@@ -287,6 +309,24 @@ impl<T> Clone for Recipe<T> {
             group: self.group.clone(),
             tag: self.tag.clone(),
             with: self.with.clone(),
+            #[cfg(feature = "asyncapi")]
+            schema: self.schema,
+        }
+    }
+}
+
+#[cfg(feature = "asyncapi")]
+impl<T: 'static> crate::asyncapi::Outlet for Recipe<T> {
+    fn sending(&self) -> crate::asyncapi::Sending {
+        crate::asyncapi::Sending {
+            topic: self.topic.clone(),
+            content_type: self.codec.content_type().to_owned(),
+            type_id: std::any::TypeId::of::<T>(),
+            type_name: std::any::type_name::<T>(),
+            tag: self.tag.clone(),
+            keyed: self.key.is_some(),
+            grouped: self.group.is_some(),
+            schema: self.schema,
         }
     }
 }

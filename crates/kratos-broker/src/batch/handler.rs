@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{Batch, BatchItem, BatchOutcome, Deliveries, FromBatch, Outcomes};
-use crate::{Failure, FromDelivery, HandlerError, handler::Classify};
+use crate::{BodyType, Failure, FromDelivery, HandlerError, handler::Classify};
 
 /// A plain async function of up to seven extractors ([`FromBatch`]) and, last, a [`Batch`].
 ///
@@ -35,6 +35,10 @@ pub trait BatchHandler<T, S>: sealed::Handler<T> + Clone + Send + Sync + 'static
 
     #[doc(hidden)]
     fn call(&self, batch: &Deliveries, state: &S, classify: &Classify) -> Self::Future;
+
+    /// What it makes of a body.
+    #[doc(hidden)]
+    fn body() -> Option<BodyType>;
 }
 
 /// What a batch handler may return.
@@ -102,6 +106,10 @@ macro_rules! handler {
                 let count = items.len();
                 let running = self($($arg,)* Batch::from(items));
                 BatchFuture::running(running, count, classify.clone())
+            }
+
+            fn body() -> Option<BodyType> {
+                B::body()
             }
         }
 

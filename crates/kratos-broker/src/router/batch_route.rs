@@ -76,7 +76,9 @@ where
         settings: BatchSettings,
         layers: &L,
     ) -> Route<S> {
-        let subscription = subscription.batches(&settings);
+        let subscription = subscription
+            .batches(&settings)
+            .takes(H::body().into_iter().collect());
         let pending = PendingBatch {
             handler: self,
             layers: layers.clone(),

@@ -61,6 +61,8 @@ fn check(subscription: &Subscription, system: &str, can: Capabilities) -> Result
             "subscription without a name: {subscription}"
         )));
     }
+    #[cfg(feature = "asyncapi")]
+    crate::asyncapi::check(subscription)?;
     let never = [
         ("invisible_duration", Some(subscription.invisible)),
         ("max_hold", Some(subscription.max_hold)),

@@ -87,6 +87,7 @@ where
             classify: Classify(subscription.classifiers()),
             arguments: PhantomData,
         };
+        let subscription = subscription.takes(H::bodies());
         Route::pending(subscription, Box::new(pending))
     }
 }
