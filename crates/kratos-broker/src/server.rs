@@ -174,10 +174,16 @@ impl<D: Driver, L: Send + 'static> kratos::Server for Server<D, (), L> {
     fn describe(&self) -> Description {
         let name =
             |s: &Subscription| format!("{} in group {}, filter {}", s.topic, s.group, s.filter);
+        let described = Description::new("messages");
+        #[cfg(feature = "asyncapi")]
+        let described = described.document(kratos::Document::new(
+            "asyncapi",
+            crate::asyncapi::document(&self.driver, &self.name, self.router.subscriptions()),
+        ));
         self.router
             .subscriptions()
             .map(name)
-            .fold(Description::new("messages"), |all, name| {
+            .fold(described, |all, name| {
                 all.entry(Entry::new("subscription", name))
             })
     }

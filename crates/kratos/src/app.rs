@@ -9,9 +9,7 @@ mod stop;
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
-use crate::{
-    AppInfo, Check, Config, Description, Registrar, Resource, Result, Server, signal::Signals,
-};
+use crate::{AppInfo, Config, Description, Registrar, Resource, Result, Server, signal::Signals};
 
 use self::{
     erased::{BoxRegistrar, BoxResource, BoxServer, OnClose},
@@ -83,8 +81,8 @@ pub struct AppDescription {
     pub info: AppInfo,
     /// Its servers by name, in the order they were added.
     pub servers: Vec<(String, Description)>,
-    /// Its resources by name with what can be checked of them, in the order they were added.
-    pub resources: Vec<(String, Vec<Check>)>,
+    /// Its resources by name, in the order they were added.
+    pub resources: Vec<(String, Description)>,
 }
 
 // === impl App ===
@@ -257,7 +255,7 @@ impl App {
     #[must_use]
     pub fn describe(&self) -> AppDescription {
         let server = |s: &BoxServer| (s.name().to_owned(), s.describe());
-        let resource = |r: &BoxResource| (r.name().to_owned(), r.checks());
+        let resource = |r: &BoxResource| (r.name().to_owned(), r.describe());
         AppDescription {
             info: self.info.clone(),
             servers: self.servers.iter().map(server).collect(),

@@ -1,6 +1,7 @@
 //! What a server serves, for people and for programs, told before it does anything.
 
 mod check;
+mod documents;
 
 use std::{fmt, sync::Arc};
 

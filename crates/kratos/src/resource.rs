@@ -4,7 +4,7 @@ use std::future::Future;
 
 use tokio::time::Instant;
 
-use crate::{Check, Result, StartContext};
+use crate::{Description, Result, StartContext};
 
 /// Something that is opened before any server is bound and closed after all have drained.
 ///
@@ -13,9 +13,9 @@ pub trait Resource: Send + 'static {
     /// The name in logs and errors.
     fn name(&self) -> &str;
 
-    /// What can be asked of it before the App runs. Does no I/O itself.
-    fn checks(&self) -> Vec<Check> {
-        Vec::new()
+    /// What can be checked of it before the App runs, and its parts of documents. Does no I/O.
+    fn describe(&self) -> Description {
+        Description::default()
     }
 
     /// Connects, and checks that the other side answers.

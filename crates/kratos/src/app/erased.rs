@@ -7,8 +7,8 @@ use tokio::{sync::watch, time::Instant};
 
 use super::hook::Outcome;
 use crate::{
-    BoundServer, Check, Description, Endpoint, Health, Instance, Registrar, Resource, Result,
-    Server, Shutdown, StartContext,
+    BoundServer, Description, Endpoint, Health, Instance, Registrar, Resource, Result, Server,
+    Shutdown, StartContext,
 };
 
 pub(super) type BoxServer = Box<dyn ErasedServer>;
@@ -30,7 +30,7 @@ pub(super) struct Bound {
 
 pub(super) trait ErasedResource: Send {
     fn name(&self) -> &str;
-    fn checks(&self) -> Vec<Check>;
+    fn describe(&self) -> Description;
     fn open(&mut self, cx: StartContext) -> BoxFuture<'_, Result<()>>;
     fn close(self: Box<Self>, by: Instant) -> BoxFuture<'static, Result<()>>;
 }
@@ -85,8 +85,8 @@ impl<R: Resource> ErasedResource for R {
         Resource::name(self)
     }
 
-    fn checks(&self) -> Vec<Check> {
-        Resource::checks(self)
+    fn describe(&self) -> Description {
+        Resource::describe(self)
     }
 
     fn open(&mut self, cx: StartContext) -> BoxFuture<'_, Result<()>> {

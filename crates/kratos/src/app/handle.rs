@@ -65,7 +65,7 @@ pub enum ServerState {
 
 struct Board {
     made: Instant,
-    info: OnceLock<AppInfo>,
+    description: OnceLock<AppDescription>,
     stop: CancellationToken,
     phase: watch::Sender<Phase>,
     ready: watch::Sender<bool>,
@@ -101,7 +101,7 @@ impl Handle {
         let made = Instant::now();
         let board = Board {
             made,
-            info: OnceLock::new(),
+            description: OnceLock::new(),
             stop: CancellationToken::new(),
             phase: watch::Sender::new(phase),
             ready: watch::Sender::new(phase == Phase::Ready),
@@ -168,7 +168,13 @@ impl Handle {
     /// Who the App is; `None` before it runs.
     #[must_use]
     pub fn info(&self) -> Option<&AppInfo> {
-        self.board.info.get()
+        self.description().map(|description| &description.info)
+    }
+
+    /// What the App consists of, as it was when it began to run; `None` before.
+    #[must_use]
+    pub fn description(&self) -> Option<&AppDescription> {
+        self.board.description.get()
     }
 
     /// Every server, in the order they were added; none before the App runs.
@@ -211,24 +217,20 @@ impl Handle {
 
     /// The App runs, and this is what it will serve.
     pub(super) fn begin(&self, description: AppDescription) {
-        let AppDescription {
-            info,
-            servers,
-            resources,
-        } = description;
-        let _runs_once = self.board.info.set(info);
         let mut now = self.board.lock();
-        now.resources = resources.into_iter().map(|(name, _)| name).collect();
+        let resources = description.resources.iter();
+        now.resources = resources.map(|(name, _)| name.clone()).collect();
+        let servers = description.servers.iter();
         now.servers = servers
-            .into_iter()
             .map(|(name, description)| ServerStatus {
-                name,
+                name: name.clone(),
                 state: ServerState::Starting,
-                description: Arc::new(description),
+                description: Arc::new(description.clone()),
                 endpoints: Vec::new(),
                 health: None,
             })
             .collect();
+        let _runs_once = self.board.description.set(description);
     }
 
     pub(super) fn set_phase(&self, phase: Phase) {
