@@ -1,5 +1,7 @@
 //! The consumer server: a router on a driver, run by the App.
 
+mod check;
+
 use std::{fmt, sync::Arc};
 
 use kratos::{BoundServer, Description, Entry, Health, Shutdown, StartContext};
@@ -16,7 +18,7 @@ use crate::{
         running::{Broken, Shared},
     },
     extensions::Extensions,
-    router::{GroupPlan, plan},
+    router::{GroupPlan, Route, plan},
 };
 
 /// Consumes messages: subscriptions by topic and group, on a driver.
@@ -180,12 +182,17 @@ impl<D: Driver, L: Send + 'static> kratos::Server for Server<D, (), L> {
             "asyncapi",
             crate::asyncapi::document(&self.driver, &self.name, self.router.subscriptions()),
         ));
-        self.router
+        let described = self
+            .router
             .subscriptions()
             .map(name)
             .fold(described, |all, name| {
                 all.entry(Entry::new("subscription", name))
-            })
+            });
+        let subscriptions = self.router.subscriptions().cloned();
+        check::checks(&self.driver, subscriptions)
+            .into_iter()
+            .fold(described, Description::check)
     }
 
     async fn bind(self, cx: StartContext) -> kratos::Result<Bound<D>> {
@@ -198,7 +205,8 @@ impl<D: Driver, L: Send + 'static> kratos::Server for Server<D, (), L> {
             ..
         } = self;
         let capabilities = driver.capabilities();
-        let plans = plan(router.into_routes(), D::SYSTEM, capabilities)?;
+        let routes = router.into_routes().into_iter().map(Route::into_parts);
+        let plans = plan(routes, D::SYSTEM, capabilities)?;
         extensions.insert(cx.info().clone());
         let mut groups = Vec::with_capacity(plans.len());
         for plan in plans {

@@ -1,11 +1,11 @@
 //! The handle on a cluster: a [`Driver`] for messages, a [`Resource`] for the App.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use kratos::{Resource, StartContext};
+use kratos::{Description, Resource, StartContext};
 use kratos_broker::{
     Delivery, Driver, Error, ErrorKind, Message, RecallHandle, Receipt, Resolution, Result,
     Transacted,
@@ -14,9 +14,12 @@ use kratos_broker::{
 use rocketmq_grpc::{Producer, ProducerConfig};
 use tokio::{sync::OnceCell, time::Instant};
 
+#[cfg(feature = "asyncapi")]
+use crate::document;
 use crate::{
     Config, Consumer, Publisher,
     broadcast::{OwnGroup, Site},
+    check,
     config::Connection,
     error::neutral,
     publish,
@@ -40,6 +43,8 @@ struct Shared {
     settings: Mutex<Settings>,
     producer: OnceCell<Producer>,
     tap: Tap,
+    #[cfg(feature = "asyncapi")]
+    outlets: kratos_broker::asyncapi::Outlets,
     #[cfg(feature = "test-util")]
     journal: kratos_broker::testing::Journal,
     #[cfg(feature = "embedded")]
@@ -273,8 +278,13 @@ impl Client {
         &self.shared.journal
     }
 
+    /// Where it connects to, for people.
+    pub(crate) fn endpoints(&self) -> &str {
+        self.shared.connection.endpoints()
+    }
+
     /// The client underneath, made at the first use.
-    fn client(&self) -> Result<&rocketmq_grpc::Client> {
+    pub(crate) fn client(&self) -> Result<&rocketmq_grpc::Client> {
         if let Some(client) = self.shared.client.get() {
             return Ok(client);
         }
@@ -310,6 +320,8 @@ impl Shared {
             settings: Mutex::default(),
             producer: OnceCell::new(),
             tap: Tap::default(),
+            #[cfg(feature = "asyncapi")]
+            outlets: kratos_broker::asyncapi::Outlets::default(),
             #[cfg(feature = "test-util")]
             journal: kratos_broker::testing::Journal::new(),
             #[cfg(feature = "embedded")]
@@ -332,6 +344,13 @@ impl Shared {
 }
 
 impl Settings {
+    /// Topics that messages are sent to, and whether in transactions.
+    fn sends_to(&self) -> BTreeMap<String, bool> {
+        let topics = self.publishes.iter().chain(self.checkers.topics());
+        let transactional = |topic: &String| (topic.clone(), self.checkers.has(topic));
+        topics.map(transactional).collect()
+    }
+
     fn producer_config(&self) -> ProducerConfig {
         let topics = self.publishes.iter().chain(self.checkers.topics());
         let config = topics.fold(ProducerConfig::new(), ProducerConfig::topic);
@@ -363,6 +382,23 @@ impl Driver for Client {
             .transactions(true)
             .broadcast(true)
             .hand_back_spends_attempt(true)
+    }
+
+    #[cfg(feature = "asyncapi")]
+    fn host(&self) -> String {
+        self.shared.connection.endpoints().to_owned()
+    }
+
+    #[cfg(feature = "asyncapi")]
+    fn extension(&self, part: kratos_broker::asyncapi::Part<'_>) -> Option<serde_json::Value> {
+        let settings = self.shared.lock();
+        let transactional = |topic: &str| settings.checkers.has(topic);
+        document::extension(self.shared.connection.namespace(), transactional, part)
+    }
+
+    #[cfg(feature = "asyncapi")]
+    fn outlets(&self) -> Option<&kratos_broker::asyncapi::Outlets> {
+        Some(&self.shared.outlets)
     }
 
     async fn publish(&self, message: Message) -> Result<Receipt> {
@@ -439,6 +475,20 @@ impl Driver for Client {
 impl Resource for Client {
     fn name(&self) -> &str {
         "rocketmq"
+    }
+
+    fn describe(&self) -> Description {
+        let described = Description::new("broker").check(check::reachable(self));
+        let topics = self.shared.lock().sends_to();
+        let described = topics
+            .into_iter()
+            .fold(described, |all, topic| all.check(check::topic(self, topic)));
+        #[cfg(feature = "asyncapi")]
+        let described = described.document(kratos::Document::new(
+            "asyncapi",
+            kratos_broker::asyncapi::document(self, Self::SYSTEM, []),
+        ));
+        described
     }
 
     async fn open(&mut self, _cx: StartContext) -> kratos::Result<()> {

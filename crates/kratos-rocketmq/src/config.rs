@@ -126,6 +126,11 @@ impl Connection {
         &self.endpoints
     }
 
+    #[cfg(feature = "asyncapi")]
+    pub(crate) fn namespace(&self) -> &str {
+        &self.config.namespace
+    }
+
     /// Makes the client; reads the certificates.
     pub(crate) fn client(&self) -> Result<rocketmq_grpc::Client> {
         let config = match &self.config.tls {

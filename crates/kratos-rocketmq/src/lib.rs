@@ -32,12 +32,15 @@
 //! of the message's attempts.
 
 mod broadcast;
+mod check;
 #[cfg(feature = "cli")]
 pub mod cli;
 mod client;
 mod config;
 mod consumer;
 mod dead_letters;
+#[cfg(feature = "asyncapi")]
+mod document;
 mod error;
 mod headers;
 mod publish;

@@ -153,6 +153,52 @@ impl Client {
         Ok(())
     }
 
+    /// Asks which types of messages a topic takes: `NORMAL`, `FIFO`, `DELAY`, `TRANSACTION`, ..;
+    /// none if the server does not say, which is as good as all. Changes nothing there.
+    ///
+    /// # Errors
+    ///
+    /// If the server cannot be reached or refuses this client, or the topic does not exist
+    /// ([`is_unknown_topic`](Error::is_unknown_topic)).
+    pub async fn topic_types(&self, topic: &str) -> Result<Vec<&'static str>, Error> {
+        self.shared.check_open()?;
+        let config = &self.shared.config;
+        let rpc = Rpc {
+            identity: Arc::new(self.shared.identity()?),
+            connection: self.shared.connection(&self.shared.access_point)?,
+        };
+        let request = pb::QueryRouteRequest {
+            topic: Some(pb::Resource {
+                resource_namespace: config.namespace.clone(),
+                name: topic.to_owned(),
+            }),
+            endpoints: Some(self.shared.access_point.to_proto()),
+        };
+        let subject = Subject {
+            topic: Some(topic),
+            ..Subject::default()
+        };
+        let timeout = config.request_timeout + config.connect_timeout;
+        let answer = rpc
+            .call(
+                "query of a route",
+                subject,
+                request,
+                timeout,
+                |mut stub, rq| async move { stub.query_route(rq).await },
+            )
+            .await?;
+        let queues = answer.message_queues.iter();
+        let mut types: Vec<_> = queues
+            .flat_map(pb::MessageQueue::accept_message_types)
+            .filter(|it| *it != pb::MessageType::Unspecified)
+            .map(|it| it.as_str_name())
+            .collect();
+        types.sort_unstable();
+        types.dedup();
+        Ok(types)
+    }
+
     /// Closes every clone, and says good-bye for producers and consumers that are not closed yet.
     ///
     /// Close consumers first: this does not wait for settlements. Later calls answer with an error

@@ -2,37 +2,36 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Lanes, Route};
+use super::Lanes;
 use crate::{
     DeadLetter, Error, Group, Order, Policy, Result, Subscription, Topic,
     driver::{Capabilities, Consumer, Filter, GroupSpec, TopicSpec},
 };
 
 /// What one consumer of one group serves.
-pub(crate) struct GroupPlan {
+pub(crate) struct GroupPlan<L = Box<dyn Lanes>> {
     pub(crate) group: Group,
     pub(crate) invisible: Duration,
     pub(crate) fifo: bool,
     pub(crate) broadcast: bool,
-    pub(crate) topics: Vec<TopicPlan>,
+    pub(crate) topics: Vec<TopicPlan<L>>,
 }
 
 /// A topic of a group: one filter on the broker, one route per subscription.
-pub(crate) struct TopicPlan {
+pub(crate) struct TopicPlan<L = Box<dyn Lanes>> {
     pub(crate) topic: Topic,
     pub(crate) filter: Filter,
-    pub(crate) routes: Vec<(Subscription, Box<dyn Lanes>)>,
+    pub(crate) routes: Vec<(Subscription, L)>,
 }
 
-/// Sorts subscriptions by group and topic.
-pub(crate) fn plan(
-    routes: Vec<Route<()>>,
+/// Sorts subscriptions by group and topic, with their lanes, or with nothing to be looked at.
+pub(crate) fn plan<L>(
+    routes: impl IntoIterator<Item = (Subscription, L)>,
     system: &str,
     can: Capabilities,
-) -> Result<Vec<GroupPlan>> {
-    let mut groups: BTreeMap<Group, BTreeMap<Topic, TopicPlan>> = BTreeMap::new();
-    for route in routes {
-        let (subscription, lanes) = route.into_parts();
+) -> Result<Vec<GroupPlan<L>>> {
+    let mut groups: BTreeMap<Group, BTreeMap<Topic, TopicPlan<L>>> = BTreeMap::new();
+    for (subscription, lanes) in routes {
         check(&subscription, system, can)?;
         let topics = groups.entry(subscription.group.clone()).or_default();
         let topic = topics
@@ -139,8 +138,8 @@ fn check(subscription: &Subscription, system: &str, can: Capabilities) -> Result
 
 // === impl GroupPlan ===
 
-impl GroupPlan {
-    fn new(group: Group, topics: BTreeMap<Topic, TopicPlan>) -> Result<Self> {
+impl<L> GroupPlan<L> {
+    fn new(group: Group, topics: BTreeMap<Topic, TopicPlan<L>>) -> Result<Self> {
         let topics: Vec<_> = topics.into_values().collect();
         let routes = || topics.iter().flat_map(|topic| &topic.routes);
         let invisible = routes().map(|(s, _)| s.invisible).max().unwrap_or_default();
@@ -208,8 +207,8 @@ impl GroupPlan {
 
 // === impl TopicPlan ===
 
-impl TopicPlan {
-    fn add(&mut self, subscription: Subscription, lanes: Box<dyn Lanes>) -> Result<()> {
+impl<L> TopicPlan<L> {
+    fn add(&mut self, subscription: Subscription, lanes: L) -> Result<()> {
         if let Some((other, _)) = self.routes.iter().find(|(s, _)| overlap(s, &subscription)) {
             let topic = &self.topic;
             return Err(Error::invalid(format!(

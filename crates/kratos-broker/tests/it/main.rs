@@ -5,6 +5,7 @@ mod asyncapi;
 mod batch;
 mod batch_storm;
 mod bind;
+mod checks;
 mod conformance;
 mod controls;
 mod dead_letters;
