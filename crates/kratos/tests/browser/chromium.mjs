@@ -196,8 +196,10 @@ export class Page {
     }
   }
 
-  async screenshot(path) {
-    const { data } = await this.send("Page.captureScreenshot", { format: "png", captureBeyondViewport: true });
+  /** Of the whole page, or of what is on the screen. */
+  async screenshot(path, { screen = false } = {}) {
+    await this.run(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+    const { data } = await this.send("Page.captureScreenshot", { format: "png", captureBeyondViewport: !screen });
     writeFileSync(path, Buffer.from(data, "base64"));
   }
 

@@ -118,6 +118,12 @@ export function operations({ browser, shots }) {
       await fitsFingers(page);
       await shot(page, `stuck-phone-${theme}`);
     }
+    // Nobody scrolls for it.
+    await page.screenshot(`${shots}/stuck-phone-first-screen.png`, { screen: true });
+    for (const selector of [".problem h3", ".problem .why", ".problem .for", ".problem .ids div:first-child button"]) {
+      const bottom = await page.run((css) => document.querySelector(css).getBoundingClientRect().bottom, selector);
+      assert.ok(bottom < 780, `${selector} ends at ${bottom}, under the screen`);
+    }
     await finished(page);
   });
 
