@@ -24,7 +24,7 @@ const status = (t, more) => ({
 
 const subscription = (id, topic, group, more) => ({
   id, server: "rocketmq", topic, group, filter: "*", kind: "single", ordered: false,
-  state: "running", reason: null, since_ms: 76 * HOUR, assigned: true, concurrency: 8, in_flight: 0, waiting: 0, oldest_ms: null,
+  state: "running", reason: null, since_ms: 76 * HOUR, assigned: true, concurrency: 8, in_flight: 0, waiting: 0, oldest_ms: null, oldest_age_ms: null, dead_lettering: 0,
   received: 0, handled: 0, failed: 0, retried: 0, dead_lettered: 0, handed_back: 0, leases_lost: 0, leases_extended: 0,
   lag: 0, last_error: null, ...more,
 });
