@@ -171,6 +171,13 @@ pub trait Consumer: Send + Sync + 'static {
         None
     }
 
+    /// Whether the broker has assigned something of a topic to this member of the group, for who
+    /// looks from outside; `None` if that cannot be told.
+    fn is_assigned(&self, topic: &Topic) -> Option<bool> {
+        let _ = topic;
+        None
+    }
+
     /// Waits for messages of one topic, at most `room`; long-polls while there is none.
     ///
     /// Called by one task per topic, never twice at once for the same topic. May return an empty

@@ -65,7 +65,7 @@ pub use self::{
     delivery::{Delivery, DeliveryParts},
     driver::{Consumer, Driver, Settlement},
     engine::{
-        control::{Controls, LastError, SubscriptionState, SubscriptionStatus},
+        control::Controls,
         counters::{Counters, Stats},
     },
     error::{Error, ErrorKind, Result},

@@ -188,7 +188,8 @@ impl<D: Driver, L: Send + 'static> kratos::Server for Server<D, (), L> {
             .map(name)
             .fold(described, |all, name| {
                 all.entry(Entry::new("subscription", name))
-            });
+            })
+            .live(Arc::new(self.controls.clone()));
         let subscriptions = self.router.subscriptions().cloned();
         check::checks(&self.driver, subscriptions)
             .into_iter()
@@ -198,11 +199,11 @@ impl<D: Driver, L: Send + 'static> kratos::Server for Server<D, (), L> {
     async fn bind(self, cx: StartContext) -> kratos::Result<Bound<D>> {
         let Self {
             driver,
+            name,
             router,
             mut extensions,
             counters,
             controls,
-            ..
         } = self;
         let capabilities = driver.capabilities();
         let routes = router.into_routes().into_iter().map(Route::into_parts);
@@ -221,6 +222,7 @@ impl<D: Driver, L: Send + 'static> kratos::Server for Server<D, (), L> {
             groups.push((plan, consumer));
         }
         let shared = Shared {
+            server: name.into(),
             system: D::SYSTEM,
             capabilities,
             extensions: Arc::new(extensions),

@@ -62,6 +62,7 @@ pub struct Subscription {
     pub(crate) handler_timeout: Option<Duration>,
     /// Most messages of a batch; 1 where there are none.
     batch: usize,
+    pub(crate) is_batch: bool,
     classifiers: Vec<Classifier>,
     bodies: Vec<BodyType>,
     #[cfg(feature = "asyncapi")]
@@ -105,6 +106,7 @@ impl Subscription {
             max_hold: Duration::from_secs(3600),
             handler_timeout: None,
             batch: 1,
+            is_batch: false,
             classifiers: Vec::new(),
             bodies: Vec::new(),
             #[cfg(feature = "asyncapi")]
@@ -345,7 +347,7 @@ impl Subscription {
 
     /// The handler takes batches.
     pub(crate) fn batches(mut self, settings: &BatchSettings) -> Self {
-        self.batch = settings.max_messages;
+        (self.batch, self.is_batch) = (settings.max_messages, true);
         self
     }
 

@@ -1,22 +1,26 @@
-//! A server's subscriptions, seen and paused from outside while it runs.
+//! A server's subscriptions, seen and steered from outside while it runs.
+
+mod notes;
+mod status;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-    time::{Duration, SystemTime},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::time::Instant;
+use kratos::{Action, Live, Pulse, Refusal, SubscriptionStatus};
 
-use super::{
-    lane::Desk,
-    queue::{Condition, Gate, Queue},
+pub(crate) use self::{
+    notes::Notes,
+    status::{Control, Watched},
 };
-use crate::{Failure, Group, Topic};
+use super::heart::Heart;
+use crate::subscription::CONCURRENCY_MAX;
 
-/// The subscriptions of a server, live: how each is, and a hand to pause it. Clones are the same.
+/// The subscriptions of a server, live: how each is, and a hand on it. Clones are the same.
 ///
 /// From [`Server::controls`](crate::Server::controls). There are none before the server serves.
+/// The admin server looks through the same.
 ///
 /// ```
 /// use kratos_broker::{Bytes, Server, memory};
@@ -36,84 +40,7 @@ use crate::{Failure, Group, Topic};
 #[derive(Clone, Default)]
 pub struct Controls {
     subscriptions: Arc<Mutex<Vec<Control>>>,
-}
-
-/// How a subscription is: a snapshot.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct SubscriptionStatus {
-    /// Its topic.
-    pub topic: Topic,
-    /// Its group.
-    pub group: Group,
-    /// Its filter, as text: `*`, `a || b`, or an SQL expression.
-    pub filter: String,
-    /// What it does.
-    pub state: SubscriptionState,
-    /// Handlers that run.
-    pub in_flight: usize,
-    /// Messages that are here and wait: for a lane, for those before them, for their next attempt.
-    pub waiting: usize,
-    /// Messages that are being published to the dead-letter topic.
-    pub dead_lettering: usize,
-    /// For how long the first of the messages that wait or run has been here.
-    pub oldest_held: Option<Duration>,
-    /// How long ago the oldest of them was published, by the sender's wall clock.
-    pub oldest_age: Option<Duration>,
-    /// The last failure of an attempt.
-    pub last_error: Option<LastError>,
-}
-
-/// What a subscription does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SubscriptionState {
-    /// It receives and handles.
-    Running,
-    /// Paused by hand.
-    Paused,
-    /// Its kill switch is open: everything failed.
-    KillSwitchOpen {
-        /// When one message is tried.
-        until: Instant,
-    },
-    /// Its kill switch is open, the pause is over: one message is tried, or waited for.
-    KillSwitchProbing,
-    /// The server stops.
-    Draining,
-    /// The server has stopped.
-    Stopped,
-}
-
-/// A failure of an attempt.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct LastError {
-    /// The type of the error, or `decode`, `panic`, `timeout`.
-    pub error_type: String,
-    /// What it says.
-    pub message: String,
-    /// When it was.
-    pub at: Instant,
-}
-
-/// One subscription.
-pub(crate) struct Control {
-    pub(crate) topic: Topic,
-    pub(crate) group: Group,
-    pub(crate) filter: String,
-    pub(crate) queue: Arc<Queue>,
-    /// Its place in the table.
-    pub(crate) number: (usize, usize),
-    /// Weak, and taken away at the end: what leaves the group must be alone with its table.
-    pub(crate) desk: Option<Weak<dyn Desk>>,
-    pub(crate) notes: Arc<Notes>,
-}
-
-/// What lanes leave for who looks.
-#[derive(Debug, Default)]
-pub(crate) struct Notes {
-    last_error: Mutex<Option<LastError>>,
+    heart: Arc<Heart>,
 }
 
 // === impl Controls ===
@@ -122,7 +49,7 @@ impl Controls {
     /// How every subscription is, in the order of groups and topics.
     #[must_use]
     pub fn subscriptions(&self) -> Vec<SubscriptionStatus> {
-        self.lock().iter().map(Control::status).collect()
+        self.lock().iter_mut().map(Control::status).collect()
     }
 
     /// Pauses the subscriptions of a topic in a group, whatever their tags, until
@@ -136,37 +63,54 @@ impl Controls {
     ///
     /// A stop of the server takes no notice, but for messages that it must finish.
     pub fn pause(&self, topic: &str, group: &str) -> bool {
-        self.hold(topic, group, true)
+        self.each(topic, group, |control| control.hold(true))
     }
 
     /// Lets a [paused](Controls::pause) subscription go on. Answers whether there is such a
     /// subscription.
     pub fn resume(&self, topic: &str, group: &str) -> bool {
-        self.hold(topic, group, false)
+        self.each(topic, group, |control| control.hold(false))
     }
 
-    pub(crate) fn add(&self, control: Control) {
-        self.lock().push(control);
+    /// Sets how many messages, or batches, the subscriptions of a topic in a group handle at once,
+    /// each of them: 1 to 4,096. Handlers that are too many end first what they have begun. Answers
+    /// whether there is such a subscription that runs.
+    pub fn set_concurrency(&self, topic: &str, group: &str, lanes: usize) -> bool {
+        let lanes = lanes.clamp(1, CONCURRENCY_MAX);
+        let mut done = false;
+        self.each(topic, group, |control| done |= control.resize(lanes));
+        done
+    }
+
+    pub(crate) fn add(&self, mut control: Control) {
+        let mut all = self.lock();
+        let taken = |id: &str| all.iter().any(|other| other.id() == id);
+        control.make_unique(taken);
+        all.push(control);
     }
 
     /// The server has stopped: nobody looks into its tables any more, from now on.
     pub(crate) fn end(&self) {
-        for control in self.lock().iter_mut() {
-            control.desk = None;
-        }
+        self.lock().iter_mut().for_each(Control::end);
+        self.heart.stop();
     }
 
-    fn hold(&self, topic: &str, group: &str, held: bool) -> bool {
+    pub(crate) fn heart(&self) -> &Heart {
+        &self.heart
+    }
+
+    /// Looks at every subscription; answers which of them do nothing though they could.
+    pub(crate) fn look(&self) -> Option<String> {
+        let mut all = self.lock();
+        let stuck: Vec<_> = all.iter_mut().filter_map(Control::look).collect();
+        (!stuck.is_empty()).then(|| stuck.join("; "))
+    }
+
+    fn each(&self, topic: &str, group: &str, mut act: impl FnMut(&mut Control)) -> bool {
         let mut found = false;
-        for control in self.lock().iter() {
-            if control.topic == *topic && control.group == *group {
-                found = true;
-                if control.queue.hold_all(held) {
-                    let what = if held { "paused" } else { "resumed" };
-                    let filter = &control.filter;
-                    tracing::info!(%topic, %group, %filter, "subscription {what} by hand");
-                }
-            }
+        for control in self.lock().iter_mut().filter(|c| c.is_of(topic, group)) {
+            found = true;
+            act(control);
         }
         found
     }
@@ -179,68 +123,46 @@ impl Controls {
     }
 }
 
+impl Live for Controls {
+    fn subscriptions(&self) -> Vec<SubscriptionStatus> {
+        Self::subscriptions(self)
+    }
+
+    fn act(&self, id: &str, action: Action) -> Result<(), Refusal> {
+        let mut all = self.lock();
+        let Some(control) = all.iter_mut().find(|control| control.id() == id) else {
+            return Err(Refusal::unknown(format!("there is no subscription {id}")));
+        };
+        if control.is_over() {
+            return Err(Refusal::conflict(format!("subscription {id} is stopping")));
+        }
+        match action {
+            Action::Pause => control.hold(true),
+            Action::Resume => control.hold(false),
+            Action::Concurrency(lanes @ 1..=CONCURRENCY_MAX) => {
+                control.resize(lanes);
+            }
+            Action::Concurrency(_) => {
+                return Err(Refusal::invalid(format!(
+                    "concurrency is 1 to {CONCURRENCY_MAX}"
+                )));
+            }
+            _ => {
+                return Err(Refusal::unsupported(format!(
+                    "subscription {id} cannot do that"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn pulse(&self) -> Pulse {
+        self.heart.pulse()
+    }
+}
+
 impl fmt::Debug for Controls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.subscriptions()).finish()
-    }
-}
-
-// === impl Control ===
-
-impl Control {
-    fn status(&self) -> SubscriptionStatus {
-        let (topic, route) = self.number;
-        let holds = self
-            .desk
-            .as_ref()
-            .and_then(Weak::upgrade)
-            .map(|desk| desk.holds(topic, route));
-        let state = match (self.queue.condition(), &holds) {
-            (_, None) => SubscriptionState::Stopped,
-            (Condition::Open(Gate::Open), _) => SubscriptionState::Running,
-            (Condition::Open(Gate::Shut(until)), _) => SubscriptionState::KillSwitchOpen { until },
-            (Condition::Open(Gate::Probe | Gate::Probing(_)), _) => {
-                SubscriptionState::KillSwitchProbing
-            }
-            (Condition::Held, _) => SubscriptionState::Paused,
-            (Condition::Draining, _) => SubscriptionState::Draining,
-        };
-        let holds = holds.unwrap_or_default();
-        let age = |born| SystemTime::now().duration_since(born).unwrap_or_default();
-        SubscriptionStatus {
-            topic: self.topic.clone(),
-            group: self.group.clone(),
-            filter: self.filter.clone(),
-            state,
-            in_flight: holds.running,
-            waiting: holds.waiting,
-            dead_lettering: holds.burying,
-            oldest_held: holds.since.map(|since| since.elapsed()),
-            oldest_age: holds.oldest.map(age),
-            last_error: self.notes.last_error(),
-        }
-    }
-}
-
-// === impl Notes ===
-
-impl Notes {
-    pub(crate) fn failed(&self, failure: &Failure) {
-        *self.lock() = Some(LastError {
-            error_type: failure.error_type().to_owned(),
-            message: failure.to_string(),
-            at: Instant::now(),
-        });
-    }
-
-    fn last_error(&self) -> Option<LastError> {
-        self.lock().clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<LastError>> {
-        // Nothing under this lock panics half way; a poisoned lock is as good as any.
-        self.last_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
     }
 }

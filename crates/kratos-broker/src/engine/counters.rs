@@ -1,7 +1,7 @@
 //! What a server has done, in numbers.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -27,13 +27,29 @@ macro_rules! counters {
             /// The numbers now.
             #[must_use]
             pub fn stats(&self) -> Stats {
-                Stats { $($name: self.cells.$name.load(Ordering::Relaxed),)* }
+                let mut stats = Stats { $($name: self.cells.$name.load(Ordering::Relaxed),)* };
+                for part in self.parts().iter() {
+                    $(stats.$name += part.$name.load(Ordering::Relaxed);)*
+                }
+                stats
             }
         }
     };
 }
 
 impl Counters {
+    /// Counters of one subscription: what they count is counted here too.
+    pub(crate) fn part(&self) -> Self {
+        let part = Self::default();
+        self.parts().push(part.cells.clone());
+        part
+    }
+
+    fn parts(&self) -> MutexGuard<'_, Vec<Arc<Cells>>> {
+        // Nothing under this lock panics half way; a poisoned lock is as good as any.
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A message was given up.
     pub(crate) fn given_up(&self, reason: Reason) {
         self.dead_lettered();
@@ -63,6 +79,8 @@ macro_rules! count {
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
     cells: Arc<Cells>,
+    /// The cells of subscriptions, which are not counted in those above.
+    parts: Arc<Mutex<Vec<Arc<Cells>>>>,
 }
 
 counters! {
@@ -93,6 +111,8 @@ counters! {
     repeated: each;
     /// Messages whose lease was lost while they waited, ran, or were about to be settled.
     leases_lost: each;
+    /// Leases that were extended, each time.
+    leases_extended: each;
     /// Settlements that the broker has confirmed.
     confirmed: many;
     /// Settlements that the broker refused or never confirmed: the message may come again.

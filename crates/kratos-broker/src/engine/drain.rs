@@ -88,6 +88,7 @@ impl<C: Consumer> Running<C> {
     pub(crate) async fn drain(mut self, shutdown: &Shutdown) -> Vec<MessageId> {
         let times = Deadlines::new(shutdown);
         self.stop.cancel();
+        self.nursery.close();
         let mut endings = JoinSet::new();
         for group in &mut self.groups {
             group.table.begin_drain();

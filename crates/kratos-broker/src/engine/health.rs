@@ -46,6 +46,12 @@ impl HealthBoard {
         });
     }
 
+    /// What is wrong with a part, if anything is.
+    pub(crate) fn reason(&self, part: &str) -> Option<String> {
+        let troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        troubles.get(part).map(|trouble| trouble.reason.clone())
+    }
+
     fn change(&self, change: impl FnOnce(&mut BTreeMap<String, Trouble>)) {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut troubles);

@@ -47,6 +47,8 @@ pub(crate) struct Intake<C: Consumer> {
     pub(crate) number: usize,
     pub(crate) topic: Topic,
     pub(crate) routes: Vec<(Filter, Arc<Queue>)>,
+    /// Of each route.
+    pub(crate) parts: Vec<Counters>,
     pub(crate) capacity: usize,
     pub(crate) capabilities: Capabilities,
     pub(crate) health: Arc<HealthBoard>,
@@ -108,7 +110,7 @@ impl<C: Consumer> Intake<C> {
                     if failures > 0 {
                         failures = 0;
                         tracing::info!(topic = %self.topic, "receiving again");
-                        self.health.recovered(&self.part());
+                        self.health.recovered(&receive_part(&self.topic));
                     }
                     self.accept(batch, &mut jobs);
                     // A driver that answers at once with nothing must not starve the others.
@@ -208,7 +210,7 @@ impl<C: Consumer> Intake<C> {
         if self.starved.swap(reason.is_some(), Relaxed) == reason.is_some() {
             return;
         }
-        let part = format!("room of {}", self.topic);
+        let part = room_part(&self.topic);
         match reason {
             Some(reason) => {
                 tracing::warn!("{reason}");
@@ -262,14 +264,17 @@ impl<C: Consumer> Intake<C> {
             route.unwrap_or(UNROUTED)
         };
         self.table.insert(self.number, batch, route, jobs);
-        for (route, (_, queue)) in self.routes.iter().enumerate() {
+        for (route, ((_, queue), counters)) in self.routes.iter().zip(&self.parts).enumerate() {
+            let mut received = 0;
             for job in jobs.iter_mut().filter(|job| job.route == route) {
                 // In a batch that is one unit the broker gives nothing up by itself.
                 job.must_finish = self.capabilities.counts_hand_back()
                     && !job.in_batch
                     && job.delivery.is_last_delivery();
                 queue.assign(job);
+                received += 1;
             }
+            counters.received(received);
             for job in queue.push(jobs.extract_if(.., |job| job.route == route)) {
                 if job.must_finish {
                     self.table.cut_off(job.ticket);
@@ -280,6 +285,7 @@ impl<C: Consumer> Intake<C> {
         }
         for job in jobs.drain(..) {
             // Brokers filter tags by hash: this one has the hash of another.
+            self.counters.received(1);
             self.counters.unrouted();
             self.table.settle(job.ticket, Settlement::Ack);
         }
@@ -293,11 +299,17 @@ impl<C: Consumer> Intake<C> {
             let source = std::error::Error::source(error).map(ToString::to_string);
             tracing::warn!(topic = %self.topic, %error, source, "cannot receive, will try again");
         }
-        self.health.troubled(&self.part(), reason, false);
+        self.health
+            .troubled(&receive_part(&self.topic), reason, false);
     }
+}
 
-    /// How the health calls this intake. No subscription is called so.
-    fn part(&self) -> String {
-        format!("receive {}", self.topic)
-    }
+/// How the health calls a topic's intake. No subscription is called so.
+pub(super) fn receive_part(topic: &Topic) -> String {
+    format!("receive {topic}")
+}
+
+/// How the health calls a topic's room.
+pub(super) fn room_part(topic: &Topic) -> String {
+    format!("room of {topic}")
 }

@@ -31,7 +31,7 @@ use super::{
     ticket::Ticket,
 };
 use crate::{
-    Delivery, Failure, Group, Policy,
+    Delivery, Failure, Group, Policy, Topic,
     clock::{Recently, from_now},
     delivery::{Received, Run},
     driver::Settlement,
@@ -66,6 +66,12 @@ pub(crate) trait Desk: Send + Sync {
 
     /// What is here of a subscription: the topic's number, and the route's in it.
     fn holds(&self, topic: usize, route: usize) -> Holds;
+
+    /// The room of a topic changes with the lanes of a subscription: what that needs, and may use.
+    fn resize(&self, topic: usize, before: (usize, usize), now: (usize, usize));
+
+    /// Whether the broker has assigned something of a topic to this process.
+    fn is_assigned(&self, topic: &Topic) -> Option<bool>;
 
     /// The message, if its lease was not lost.
     fn received(&self, ticket: Ticket) -> Option<Received>;
@@ -167,6 +173,9 @@ where
     loop {
         if left == 0 {
             untold.tell(&inbox, &mut recently);
+            if inbox.queue.is_surplus() {
+                return;
+            }
             let_others_run().await;
             left = MESSAGES_PER_POLL;
         }
@@ -203,6 +212,9 @@ where
         if inbox.cell.has_waited() {
             recently.forget();
             left = MESSAGES_PER_POLL;
+            if inbox.queue.has_surplus() {
+                left = 0;
+            }
         }
         match after {
             After::Done if slot.is_none() => untold.done = Some(ticket),

@@ -44,6 +44,8 @@ pub(crate) struct Queue {
     /// Who waits for a change, or is about to look and then wait: with none there is nobody to
     /// tell.
     waiting: AtomicUsize,
+    /// Lanes that are to end as soon as they are free.
+    surplus: AtomicUsize,
     /// The topic's intake waits for a queue that has nothing ready.
     hungry: Arc<Notify>,
 }
@@ -74,6 +76,7 @@ impl Queue {
             state: Mutex::new(state),
             changed: Notify::new(),
             waiting: AtomicUsize::new(0),
+            surplus: AtomicUsize::new(0),
             hungry,
         }
     }
@@ -131,13 +134,16 @@ impl Queue {
         }
     }
 
-    /// Waits for a message that may run; `None` when there will be none.
+    /// Waits for a message that may run; `None` when there will be none for this lane.
     pub(crate) async fn next(&self) -> Option<Job> {
         loop {
             let _waiter = self.waiter();
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
+            if self.is_surplus() {
+                return None;
+            }
             match self.pop(None) {
                 Pop::Job(job) => return Some(job),
                 Pop::End => return None,
@@ -434,6 +440,35 @@ mod tests {
         queue.release(other.slot());
         assert!(next(&queue).is_none() && !queue.wants_more());
         assert_eq!(queue.condition(), Condition::Held);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lane_that_was_not_told_of_a_message_is_seen() {
+        let queue = queue();
+        let lane = queue.next();
+        tokio::pin!(lane);
+        assert!(futures_util::poll!(&mut lane).is_pending());
+        assert!(!queue.is_idle_beside_work(), "there is no work");
+        let job = Job::new(Ticket::default(), DeliveryParts::new("id", "t", "").into());
+        // Not by `push`, which tells.
+        queue.lock().ready.push_back(Ready::Free(job));
+        assert!(queue.is_idle_beside_work());
+        queue.hold_all(true);
+        assert!(!queue.is_idle_beside_work(), "it may not start");
+        queue.hold_all(false);
+        assert!(lane.await.is_some() && !queue.is_idle_beside_work());
+    }
+
+    #[test]
+    fn a_lane_that_ends_hands_on_what_it_was_woken_for() {
+        let queue = queue();
+        queue.end_lanes(3);
+        assert_eq!(queue.keep_lanes(5), 3);
+        assert!(!queue.is_surplus());
+        queue.end_lanes(1);
+        push(&queue, "one");
+        assert!(next(&queue).is_none(), "it ends");
+        assert!(next(&queue).is_some(), "this one does not");
     }
 
     #[test]

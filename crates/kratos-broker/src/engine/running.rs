@@ -19,14 +19,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     burial::{Burials, Post, Undertaker},
-    cell::LaneCell,
-    control::{Control, Controls, Notes},
+    control::{Control, Controls, Notes, Watched},
     counters::Counters,
     fatal::Fatal,
     health::HealthBoard,
+    heart,
     intake::Intake,
     keeper,
-    lane::{Desk, Inbox, LaneSettings},
+    lane::{Desk, LaneSettings},
+    lanes::{LaneCount, Nursery, Parent},
     queue::Queue,
     switch::Switch,
     table::{Limit, Table},
@@ -45,6 +46,7 @@ const EMPTY_ANSWER_PAUSE: Duration = Duration::from_millis(10);
 pub(crate) struct Running<C: Consumer> {
     pub(crate) groups: Vec<RunningGroup<C>>,
     pub(crate) lanes: JoinSet<()>,
+    pub(crate) nursery: Nursery,
     /// Lease keepers, and who hears of settlements.
     pub(crate) helpers: JoinSet<()>,
     pub(crate) stop: CancellationToken,
@@ -66,6 +68,8 @@ pub(crate) struct RunningGroup<C: Consumer> {
 
 /// What the server gives to every task.
 pub(crate) struct Shared {
+    /// The server's name.
+    pub(crate) server: Arc<str>,
     pub(crate) system: &'static str,
     pub(crate) capabilities: Capabilities,
     pub(crate) extensions: Arc<Extensions>,
@@ -90,6 +94,7 @@ impl<C: Consumer> Running<C> {
         let mut running = Self {
             groups: Vec::with_capacity(groups.len()),
             lanes: JoinSet::new(),
+            nursery: Nursery::default(),
             helpers: JoinSet::new(),
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
@@ -99,6 +104,7 @@ impl<C: Consumer> Running<C> {
         for (plan, consumer) in groups {
             running.start_group(plan, consumer, shared);
         }
+        running.helpers.spawn(heart::run(shared.controls.clone()));
         running
     }
 
@@ -108,11 +114,18 @@ impl<C: Consumer> Running<C> {
     ///
     /// A crash that was noticed is lost with the call: the caller drains then anyway.
     pub(crate) async fn broken(&mut self) -> Broken {
-        tokio::select! {
-            () = self.fatal.happened() => Broken::Fatal,
-            ended = intake_ended(&mut self.groups) => Broken::Crashed(ended.err()),
-            Some(ended) = self.lanes.join_next() => Broken::Crashed(ended.err()),
-            Some(ended) = self.helpers.join_next() => Broken::Crashed(ended.err()),
+        loop {
+            tokio::select! {
+                () = self.fatal.happened() => return Broken::Fatal,
+                ended = intake_ended(&mut self.groups) => return Broken::Crashed(ended.err()),
+                Some(ended) = self.lanes.join_next() => match ended {
+                    // One too many.
+                    Ok(()) => {}
+                    Err(crash) => return Broken::Crashed(Some(crash)),
+                },
+                Some(ended) = self.helpers.join_next() => return Broken::Crashed(ended.err()),
+                () = self.nursery.awaited() => self.nursery.grow(&mut self.lanes),
+            }
         }
     }
 
@@ -124,20 +137,31 @@ impl<C: Consumer> Running<C> {
             shared.counters.clone(),
             self.fatal.clone(),
         );
-        let table = Arc::new(table);
+        let parts: Vec<Vec<Counters>> = plan
+            .topics
+            .iter()
+            .map(|topic| {
+                topic
+                    .routes
+                    .iter()
+                    .map(|_| shared.counters.part())
+                    .collect()
+            })
+            .collect();
+        let table = Arc::new(table.with_parts(parts.clone()));
         self.helpers.spawn(settlements(table.clone()));
         let (mut queues, mut intakes) = (Vec::new(), JoinSet::new());
         let stopped = CancellationToken::new();
-        for (number, topic) in plan.topics.into_iter().enumerate() {
+        for (number, (topic, parts)) in plan.topics.into_iter().zip(parts).enumerate() {
             let hungry = Arc::new(Notify::new());
             let capacity = topic.limit().messages;
             let (mut routes, mut topics) = (Vec::new(), Vec::new());
-            for (subscription, lanes) in topic.routes {
+            for ((subscription, lanes), counters) in topic.routes.into_iter().zip(&parts) {
                 let desk: Arc<dyn Desk> = table.clone();
                 let name = subscription.to_string();
                 let queue = Arc::new(Queue::new(&subscription, hungry.clone()));
                 let notes = Arc::<Notes>::default();
-                let undertaker = match subscription.dead_letter {
+                let undertaker = match subscription.dead_letter.clone() {
                     DeadLetter::Native => None,
                     DeadLetter::Topic(dead) => {
                         let (undertaker, arrivals) = Undertaker::new(dead);
@@ -145,7 +169,7 @@ impl<C: Consumer> Running<C> {
                             post: shared.post.clone(),
                             desk: desk.clone(),
                             queue: queue.clone(),
-                            counters: shared.counters.clone(),
+                            counters: counters.clone(),
                             health: shared.health.clone(),
                             name: name.clone(),
                             troubled: AtomicUsize::new(0),
@@ -157,39 +181,52 @@ impl<C: Consumer> Running<C> {
                         Some(undertaker)
                     }
                 };
-                let switch = subscription.kill_switch.map(|settings| {
-                    let (health, counters) = (shared.health.clone(), shared.counters.clone());
+                let switch = subscription.kill_switch.clone().map(|settings| {
+                    let (health, counters) = (shared.health.clone(), counters.clone());
                     Arc::new(Switch::new(settings, name, queue.clone(), health, counters))
                 });
+                let count =
+                    LaneCount::new(subscription.clone(), number, queue.clone(), &self.nursery);
+                let count = Arc::new(count);
                 let settings = Arc::new(LaneSettings {
                     system: shared.system,
                     span_name: format!("process {}", topic.topic),
                     group: plan.group.clone(),
-                    policy: subscription.policy,
-                    ordered_policy: subscription.ordered_policy,
+                    policy: subscription.policy.clone(),
+                    ordered_policy: subscription.ordered_policy.clone(),
                     handler_timeout: subscription.handler_timeout,
                     undertaker,
-                    switch,
+                    switch: switch.clone(),
                     notes: notes.clone(),
-                    counters: shared.counters.clone(),
+                    counters: counters.clone(),
                 });
-                for _ in 0..subscription.concurrency {
-                    self.lanes.spawn(lanes.lane(Inbox {
+                shared.controls.add(Control::new(
+                    &shared.server,
+                    &subscription,
+                    &plan.group,
+                    (number, routes.len()),
+                    Watched {
                         queue: queue.clone(),
-                        desk: desk.clone(),
-                        settings: settings.clone(),
-                        cell: Arc::new(LaneCell::new(shared.extensions.clone())),
-                    }));
-                }
-                shared.controls.add(Control {
-                    topic: topic.topic.clone(),
-                    group: plan.group.clone(),
-                    filter: subscription.filter.to_string(),
+                        desk: Some(Arc::downgrade(&desk)),
+                        notes,
+                        counters: counters.clone(),
+                        switch,
+                        health: shared.health.clone(),
+                        lanes: count.clone(),
+                    },
+                ));
+                let parent = Parent {
+                    lanes,
                     queue: queue.clone(),
-                    number: (number, routes.len()),
-                    desk: Some(Arc::downgrade(&desk)),
-                    notes,
-                });
+                    desk: Arc::downgrade(&desk),
+                    settings,
+                    extensions: shared.extensions.clone(),
+                    count,
+                };
+                for _ in 0..subscription.concurrency {
+                    parent.lane(&mut self.lanes);
+                }
+                self.nursery.add(parent);
                 topics.push(queue.clone());
                 routes.push((subscription.filter, queue));
             }
@@ -199,6 +236,7 @@ impl<C: Consumer> Running<C> {
                 number,
                 topic: topic.topic,
                 routes,
+                parts,
                 capacity,
                 capabilities: shared.capabilities,
                 health: shared.health.clone(),

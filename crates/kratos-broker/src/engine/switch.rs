@@ -46,6 +46,7 @@ struct State {
 struct Open {
     since: Instant,
     pause: Duration,
+    why: &'static str,
 }
 
 // === impl Switch ===
@@ -113,7 +114,11 @@ impl Switch {
             return false;
         };
         let pause = self.settings.pause;
-        state.open = Some(Open { since: now, pause });
+        state.open = Some(Open {
+            since: now,
+            pause,
+            why,
+        });
         self.queue.shut(after(now, pause));
         let reason = format!(
             "subscription {}: kill switch open ({why}), last error: {}",
@@ -135,6 +140,11 @@ impl Switch {
         if self.lock().open.is_some() {
             self.queue.probe_again();
         }
+    }
+
+    /// Since when the switch is open, and why; `None` if it is closed.
+    pub(crate) fn opened(&self) -> Option<(Instant, &'static str)> {
+        self.lock().open.map(|open| (open.since, open.why))
     }
 
     fn verdict(&self, state: &State, used_up: Option<u32>) -> Option<&'static str> {

@@ -37,6 +37,8 @@ use crate::{
 pub(crate) struct Table<C: Consumer> {
     consumer: Arc<C>,
     counters: Counters,
+    /// Of each subscription, by topic and route; part of the above.
+    parts: Vec<Vec<Counters>>,
     state: Mutex<State<C::Lease>>,
     /// Something left the table.
     freed: Notify,
@@ -67,10 +69,17 @@ impl<C: Consumer> Table<C> {
         Self {
             consumer,
             counters,
+            parts: Vec::new(),
             state: Mutex::new(state),
             freed: Notify::new(),
             fatal,
         }
+    }
+
+    /// Counts for each subscription, by topic and route.
+    pub(crate) fn with_parts(mut self, parts: Vec<Vec<Counters>>) -> Self {
+        self.parts = parts;
+        self
     }
 
     pub(crate) fn consumer(&self) -> &Arc<C> {
@@ -90,7 +99,6 @@ impl<C: Consumer> Table<C> {
         route: impl Fn(&Delivery) -> usize,
         jobs: &mut Vec<Job>,
     ) {
-        self.counters.received(batch.len());
         let now = Instant::now();
         let mut state = self.lock();
         let held_until = after(now, state.loads[topic].max_hold());
@@ -176,7 +184,7 @@ impl<C: Consumer> Table<C> {
             };
             if let Some(place) = entry.place.filter(|_| entry.is_done()) {
                 lost.push(place);
-                self.counters.repeated();
+                self.counters_of(&entry).repeated();
                 if state.draining {
                     state.cut_off.push(entry.delivery.id.clone());
                 }

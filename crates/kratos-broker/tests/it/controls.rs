@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use kratos::{Action, Live, SubscriptionKind, SubscriptionState, SubscriptionStatus};
 use kratos_broker::{
-    Delivery, Message, RateLimit, Router, Subscription, SubscriptionState, SubscriptionStatus,
-    memory::Broker, testing::Started,
+    Delivery, Message, RateLimit, Router, Subscription, memory::Broker, testing::Started,
 };
 use tokio::{
     sync::Semaphore,
@@ -52,7 +52,7 @@ async fn a_paused_subscription_starts_nothing_receives_no_more_and_keeps_its_lea
         (SubscriptionState::Paused, 0)
     );
     assert_eq!(status.waiting, broker.held("t", "g"));
-    assert!(status.oldest_held >= Some(secs(600)), "{status:?}");
+    assert!(status.oldest >= Some(secs(600)), "{status:?}");
     assert!(controls.resume("t", "g"));
     until("all are done", || broker.backlog("t", "g") == 0).await;
     assert_eq!(done.len(), 50, "each once");
@@ -109,10 +109,25 @@ async fn a_snapshot_tells_what_runs_what_waits_and_what_failed_last() {
         (3, 6),
         "one is with the broker"
     );
-    assert!(status_now.oldest_age.is_some() && status_now.oldest_held >= Some(millis(500)));
+    assert!(status_now.oldest_age.is_some() && status_now.oldest >= Some(millis(500)));
     let error = status_now.last_error.unwrap();
     assert_eq!(error.message, "on purpose");
     assert!(error.error_type.ends_with("AnyError"));
+    assert!(
+        !error.message_id.is_empty() && error.ago >= millis(400),
+        "{error:?}"
+    );
+    assert_eq!((error.attempt, &error.trace_id), (1, &None));
+    assert_eq!(
+        (
+            status_now.received,
+            status_now.handled,
+            status_now.failed,
+            status_now.retried
+        ),
+        (10, 0, 1, 1)
+    );
+    assert_eq!(status_now.concurrency, 3);
     started.request(secs(20));
     sleep(millis(100)).await;
     assert_eq!(
@@ -293,4 +308,181 @@ async fn messages_that_are_lost_while_they_wait_take_no_starts_of_the_rate_limit
     until("it goes on", || at.len() > before).await;
     assert!(begin.elapsed() <= secs(15), "{:?}", begin.elapsed());
     started.stop(secs(5)).await.unwrap();
+}
+
+/// Handlers that run, and the most there were at once.
+#[derive(Clone, Default)]
+struct Crowd {
+    now: Arc<std::sync::atomic::AtomicUsize>,
+    done: Log<()>,
+}
+
+impl Crowd {
+    fn now(&self) -> usize {
+        self.now.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
+    async fn handle(&self, takes: std::time::Duration) {
+        self.now.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        sleep(takes).await;
+        self.now.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+        self.done.add(());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn concurrency_grows_and_shrinks_while_a_backlog_is_handled() {
+    let broker = Broker::new();
+    let crowd = Crowd::default();
+    let handler = {
+        let crowd = crowd.clone();
+        move || {
+            let crowd = crowd.clone();
+            async move { crowd.handle(secs(1)).await }
+        }
+    };
+    publish_numbers(&broker, 3_000).await;
+    let subscription = subscription().concurrency(2).prefetch(4);
+    let server = server(&broker, Router::new().subscribe_with(subscription, handler));
+    let controls = server.controls();
+    let started = Started::start(server).await;
+    until("two run", || crowd.now() == 2).await;
+    let id = status(&controls.subscriptions()).id;
+    assert_eq!(id, "memory:t:g");
+    controls.act(&id, Action::Concurrency(100)).unwrap();
+    assert_eq!(status(&controls.subscriptions()).concurrency, 100);
+    let asked = Instant::now();
+    until("a hundred run", || crowd.now() == 100).await;
+    assert!(asked.elapsed() <= secs(3), "{:?}", asked.elapsed());
+
+    controls.act(&id, Action::Concurrency(1)).unwrap();
+    sleep(millis(1_100)).await;
+    until("one runs", || crowd.now() == 1).await;
+    let before = crowd.done.len();
+    sleep(secs(20)).await;
+    assert!(
+        (19..=22).contains(&(crowd.done.len() - before)),
+        "one a second"
+    );
+
+    // Those that are to end live on, and as many as miss are started.
+    controls.act(&id, Action::Concurrency(50)).unwrap();
+    controls.act(&id, Action::Concurrency(10)).unwrap();
+    controls.act(&id, Action::Concurrency(30)).unwrap();
+    sleep(secs(3)).await;
+    until("thirty run", || crowd.now() == 30).await;
+    sleep(secs(5)).await;
+    assert_eq!(crowd.now(), 30);
+    until("all are done", || broker.backlog("t", "g") == 0).await;
+    assert_eq!(crowd.done.len(), 3_000, "each once");
+    started.stop(secs(5)).await.unwrap();
+    let refused = controls.act(&id, Action::Concurrency(2)).unwrap_err();
+    assert!(refused.is_conflict(), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_lanes_end_and_the_rest_still_wake() {
+    let broker = Broker::new();
+    let crowd = Crowd::default();
+    let handler = {
+        let crowd = crowd.clone();
+        move || {
+            let crowd = crowd.clone();
+            async move { crowd.handle(millis(10)).await }
+        }
+    };
+    let server = server(
+        &broker,
+        Router::new().subscribe_with(subscription(), handler),
+    );
+    let controls = server.controls();
+    let started = Started::start(server).await;
+    until("it serves", || !controls.subscriptions().is_empty()).await;
+    assert!(controls.set_concurrency("t", "g", 1) && !controls.set_concurrency("t", "x", 1));
+    sleep(secs(1)).await;
+    publish_numbers(&broker, 20).await;
+    until("some run", || crowd.now() > 0).await;
+    assert_eq!(crowd.now(), 1);
+    until("all are done", || broker.backlog("t", "g") == 0).await;
+    started.stop(secs(5)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_subscription_counts_for_itself_and_the_server_for_all() {
+    let broker = Broker::new();
+    let router = Router::new()
+        .subscribe_with(subscription().tags(["good"]), async |_: Delivery| {})
+        .subscribe_with(subscription().tags(["bad"]), async |_: Delivery| failed());
+    let server = server(&broker, router);
+    let (controls, counters) = (server.controls(), server.counters());
+    let started = Started::start(server).await;
+    for n in 0..10 {
+        let tag = if n < 7 { "good" } else { "bad" };
+        publish(&broker, Message::new("t", n.to_string()).tag(tag)).await;
+    }
+    until("all were tried", || {
+        let stats = counters.stats();
+        (stats.handled, stats.failed) == (7, 3)
+    })
+    .await;
+    let all = controls.subscriptions();
+    let [good, bad] = &*all else {
+        panic!("{all:?}")
+    };
+    assert_ne!(good.id, bad.id);
+    assert_eq!((good.received, good.handled, good.failed), (7, 7, 0));
+    assert_eq!(
+        (bad.received, bad.handled, bad.failed, bad.retried),
+        (3, 0, 3, 3)
+    );
+    assert_eq!(counters.stats().received, 10);
+    assert_eq!(good.kind, SubscriptionKind::Single);
+    // One of them is paused, the other is not.
+    controls.act(&bad.id, Action::Pause).unwrap();
+    let states: Vec<_> = controls.subscriptions().iter().map(|s| s.state).collect();
+    assert_eq!(
+        states,
+        [SubscriptionState::Running, SubscriptionState::Paused]
+    );
+    controls.act(&bad.id, Action::Resume).unwrap();
+    assert!(
+        controls
+            .act("nobody", Action::Pause)
+            .unwrap_err()
+            .is_unknown()
+    );
+    let none = controls.act(&bad.id, Action::Concurrency(0)).unwrap_err();
+    assert!(none.is_invalid(), "{none}");
+    let many = controls
+        .act(&bad.id, Action::Concurrency(5_000))
+        .unwrap_err();
+    assert_eq!(many.to_string(), "concurrency is 1 to 4096");
+    started.stop(secs(5)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_heart_beats_while_the_server_runs_and_whatever_the_broker_does() {
+    let broker = Broker::new();
+    let router = Router::new().subscribe_with(subscription(), async |_: Delivery| {});
+    let server = server(&broker, router);
+    let controls = server.controls();
+    assert_eq!(controls.pulse().last_beat, None, "it does not run yet");
+    let started = Started::start(server).await;
+    until("it beats", || controls.pulse().last_beat.is_some()).await;
+    broker.disconnect();
+    sleep(secs(60)).await;
+    let pulse = controls.pulse();
+    assert!(
+        pulse.last_beat <= Some(secs(2)) && pulse.stuck.is_none(),
+        "{pulse:?}"
+    );
+    let why = status(&controls.subscriptions()).reason;
+    assert!(why.is_some_and(|why| why.contains("cannot receive")));
+    broker.reconnect();
+    started.stop(secs(5)).await.unwrap();
+    assert_eq!(
+        controls.pulse().last_beat,
+        None,
+        "nobody waits for it any more"
+    );
 }

@@ -8,7 +8,7 @@ use std::sync::{
 use kratos::Health;
 use kratos_broker::{
     AnyError, Delivery, Disposition, KillSwitch, Message, Policy, Router, Server, Subscription,
-    SubscriptionState, memory::Broker, testing::Started,
+    memory::Broker, testing::Started,
 };
 use tokio::time::{Instant, sleep};
 
@@ -97,9 +97,12 @@ async fn r8_an_outage_costs_few_attempts_no_dead_letter_and_ends_with_it() {
     );
     let status = &controls.subscriptions()[0];
     assert!(
-        matches!(status.state, SubscriptionState::KillSwitchOpen { .. }),
+        matches!(status.state, kratos::SubscriptionState::SwitchedOff),
         "{status:?}"
     );
+    let why = status.reason.as_deref().unwrap_or_default();
+    assert!(why.starts_with("kill switch open: "), "{why}");
+    assert!(status.since > secs(600), "{status:?}");
     assert_eq!(status.last_error.as_ref().unwrap().message, "on purpose");
     assert!(status.waiting > 0 && status.in_flight == 0, "{status:?}");
 
@@ -113,7 +116,7 @@ async fn r8_an_outage_costs_few_attempts_no_dead_letter_and_ends_with_it() {
     assert_eq!(started.health(), Health::Serving);
     assert_eq!(
         controls.subscriptions()[0].state,
-        SubscriptionState::Running
+        kratos::SubscriptionState::Running
     );
     started.stop(secs(5)).await.unwrap();
 }

@@ -129,10 +129,12 @@ impl Inbox {
     fn judge(&self, job: &Job, failure: &Failure, span: &Span, held_until: Instant) -> Verdict {
         let settings = &*self.settings;
         settings.counters.failed();
-        settings.notes.failed(failure);
         let policy = settings.policy_of(job);
         let delivery = &job.delivery;
         let tally = settings.tally(job);
+        settings
+            .notes
+            .failed(failure, &delivery.id, settings.attempt_of(job), span);
         let wait = match failure.disposition() {
             Disposition::Retry => policy.backoff.after(tally.attempt),
             Disposition::RetryAfter(wait) => wait,

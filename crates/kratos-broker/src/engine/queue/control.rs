@@ -1,5 +1,7 @@
 //! What holds a queue back: a kill switch, or a hand.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use tokio::time::Instant;
 
 use super::{Gate, Queue, slots::Mode};
@@ -57,5 +59,50 @@ impl Queue {
             Mode::Open => Condition::Open(state.gate),
             Mode::Paused | Mode::Draining | Mode::Finishing | Mode::Closed => Condition::Draining,
         }
+    }
+
+    /// Lets so many lanes end as soon as they are free.
+    pub(crate) fn end_lanes(&self, lanes: usize) {
+        if lanes > 0 {
+            self.surplus.fetch_add(lanes, Relaxed);
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Lets up to so many lanes live on that were to end; answers how many.
+    pub(crate) fn keep_lanes(&self, lanes: usize) -> usize {
+        let keep = |surplus: usize| Some(surplus.saturating_sub(lanes));
+        let before = self.surplus.fetch_update(Relaxed, Relaxed, keep);
+        before.unwrap_or_else(|before| before).min(lanes)
+    }
+
+    /// Whether some lane is to end.
+    #[inline]
+    pub(crate) fn has_surplus(&self) -> bool {
+        self.surplus.load(Relaxed) > 0
+    }
+
+    /// Whether the lane that asks is to end, and is counted as gone with that. It is free.
+    pub(crate) fn is_surplus(&self) -> bool {
+        if !self.has_surplus() {
+            return false;
+        }
+        let less = |surplus: usize| surplus.checked_sub(1);
+        let ends = self.surplus.fetch_update(Relaxed, Relaxed, less).is_ok();
+        if ends {
+            // It may have been woken for a message: another takes that.
+            self.changed.notify_one();
+        }
+        ends
+    }
+
+    /// Whether a message may start and a lane waits all the same, which cannot be for long.
+    pub(crate) fn is_idle_beside_work(&self) -> bool {
+        if self.waiting.load(Relaxed) == 0 {
+            return false;
+        }
+        let state = self.lock();
+        let open = state.mode == Mode::Open && state.is_free();
+        open && !state.ready.is_empty() && state.rate_wait().is_none()
     }
 }

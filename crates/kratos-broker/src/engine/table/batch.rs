@@ -53,7 +53,10 @@ impl<C: Consumer> Table<C> {
         let mut waiting = Vec::new();
         for (ticket, entry) in state.behind(lost) {
             match &entry.phase {
-                Phase::Waiting | Phase::Burying => waiting.push(ticket),
+                Phase::Waiting | Phase::Burying => {
+                    self.counters_of(entry).handed_back();
+                    waiting.push(ticket);
+                }
                 Phase::Running(cell) => {
                     cell.cancel(ticket, Cancel::BatchLost);
                     entry.batch_lost = true;
@@ -65,7 +68,6 @@ impl<C: Consumer> Table<C> {
         state.gone.extend(&waiting);
         drop(state);
         for ticket in waiting {
-            self.counters.handed_back();
             self.settle_now(ticket, Settlement::HandBack, Instant::now());
         }
     }

@@ -9,10 +9,14 @@ use super::{
     places::{Entry, Phase},
 };
 use crate::{
+    Topic,
     clock::before,
     delivery::Received,
     driver::{Consumer, Settlement},
-    engine::lane::{Desk, Holds},
+    engine::{
+        counters::Counters,
+        lane::{Desk, Holds},
+    },
 };
 
 impl<C: Consumer> Desk for Table<C> {
@@ -111,6 +115,15 @@ impl<C: Consumer> Desk for Table<C> {
         state.entry(ticket).map(|entry| entry.delivery.clone())
     }
 
+    fn resize(&self, topic: usize, before: (usize, usize), now: (usize, usize)) {
+        self.lock().loads[topic].resize(before, now);
+        self.freed.notify_waiters();
+    }
+
+    fn is_assigned(&self, topic: &Topic) -> Option<bool> {
+        self.consumer.is_assigned(topic)
+    }
+
     fn settle_at(&self, ticket: Ticket, how: Settlement, horizon: Instant) {
         if how == Settlement::HandBack {
             let mut state = self.lock();
@@ -131,16 +144,21 @@ impl<C: Consumer> Desk for Table<C> {
         for ticket in tickets {
             // Lost, or on its way back already: what is behind a lost message of a batch is given
             // up while it waits in its queue.
-            let goes = |entry: &mut Entry<C::Lease>| !entry.is_settled();
-            if self.lock().entry(ticket).is_some_and(goes) {
-                self.counters.handed_back();
+            let goes = |entry: &&mut Entry<C::Lease>| !entry.is_settled();
+            let mut state = self.lock();
+            if let Some(entry) = state.entry(ticket).filter(goes) {
+                self.counters_of(entry).handed_back();
+                drop(state);
                 self.settle(ticket, Settlement::HandBack);
             }
         }
     }
 
     fn give_up(&self, ticket: Ticket) {
-        self.counters.handed_back();
+        match self.lock().entry(ticket) {
+            Some(entry) => self.counters_of(entry).handed_back(),
+            None => self.counters.handed_back(),
+        }
         self.settle_now(ticket, Settlement::HandBack, Instant::now());
     }
 
@@ -164,6 +182,14 @@ impl<C: Consumer> Desk for Table<C> {
 }
 
 impl<C: Consumer> Table<C> {
+    /// The counters of the subscription that an entry belongs to.
+    pub(super) fn counters_of(&self, entry: &Entry<C::Lease>) -> &Counters {
+        let routes = self.parts.get(entry.topic);
+        let part = routes.and_then(|routes| routes.get(entry.route));
+        // What no subscription wants is the server's.
+        part.unwrap_or(&self.counters)
+    }
+
     /// What follows for a message that was to start and could not.
     fn refuse(&self, ticket: Ticket) {
         let mut state = self.lock();

@@ -55,6 +55,7 @@ impl<C: Consumer> Table<C> {
         };
         if let Some(expires_at) = expires_at {
             entry.expires_at = expires_at;
+            self.counters_of(entry).leases_extended();
         }
         if let Phase::Decided(how) = entry.phase {
             entry.phase = Phase::Settling(how);
@@ -112,7 +113,7 @@ impl<C: Consumer> Table<C> {
         if let Some(place) = entry.place {
             self.give_up_behind(place);
         }
-        self.counters.leases_lost();
+        self.counters_of(entry).leases_lost();
         let (topic, id) = (&entry.delivery.topic, &entry.delivery.id);
         tracing::warn!(%topic, message.id = %id, "lease lost, the message comes again");
         match &entry.phase {

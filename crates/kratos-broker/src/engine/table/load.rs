@@ -78,6 +78,18 @@ impl Load {
         self.limit.max_hold
     }
 
+    /// One of its subscriptions needs, and may use, more places than before, or fewer.
+    pub(super) fn resize(&mut self, before: (usize, usize), now: (usize, usize)) {
+        let Limit {
+            messages,
+            messages_max,
+            ..
+        } = &mut self.limit;
+        *messages = (*messages + now.0).saturating_sub(before.0);
+        *messages_max = (*messages_max + now.1).saturating_sub(before.1);
+        self.wanted = self.wanted.clamp(*messages, *messages_max);
+    }
+
     pub(super) fn in_flight(&self) -> usize {
         self.open + self.settling
     }
