@@ -154,7 +154,8 @@ export function operations({ browser, shots }) {
       [states.failing, 60_000, /2 things to look at/, [/orders\.paid/, /of the attempts fail/, /stock\.moves/, /Every attempt fails|dead letter/]],
       [states.dry, 60_000, /1 subscription needs help/, [/messages wait on the broker and none has arrived/, /nothing to read/]],
       [states.paused, 4000, /1 thing to look at/, [/Paused by hand/]],
-      [states.dead, 4000, /1 problem/, [/the dispatcher has not turned for 31 s/]],
+      [states.heldUp, 4000, /1 subscription needs help/, [/Held up/, /Receiving from stock\.moves fails/]],
+      [states.dead, 4000, /1 problem/, [/The dispatcher has not turned for 31 s/]],
       [states.starting, 4000, /Starting for/, []],
     ];
     for (const [state, ms, title, parts] of cases) {

@@ -72,7 +72,7 @@ export const switchedOff = (t) => {
   const at = 90_000, since = Math.max(0, t - at);
   const done = flow(Math.min(t, at), 412, 1), failed = t < at ? Math.max(0, Math.floor((t - 62_000) / 40)) : 700 + Math.floor(since / 10_000);
   const events = t < at ? { failed: Math.max(0, failed), retried: Math.max(0, failed) } : {
-    state: "switched_off", reason: "20 attempts in a row failed; one message is tried in " + (10 - Math.floor(since / 1000) % 10) + " s", since_ms: since,
+    state: "switched_off", reason: "kill switch open: 20 attempts in a row failed; one message is tried in " + (10 - Math.floor(since / 1000) % 10) + " s", since_ms: since,
     in_flight: 0, waiting: 512, oldest_ms: since + 9_000, received: done + 512, handled: done, failed, retried: failed, lag: 3800 + Math.floor(since / 3), last_error: error(t, t - (since % 10_000)),
   };
   return status(t, {
@@ -81,7 +81,7 @@ export const switchedOff = (t) => {
   });
 };
 
-export const paused = (t) => status(t, { actions: true, subscriptions: four(t, { users: { state: "paused", reason: null, since_ms: 95_000 + t, in_flight: 0, waiting: 3, oldest_ms: 95_000 + t, handled: 700, received: 703 } }) });
+export const paused = (t) => status(t, { actions: true, subscriptions: four(t, { users: { state: "paused", reason: "paused by hand", since_ms: 95_000 + t, in_flight: 0, waiting: 3, oldest_ms: 95_000 + t, handled: 700, received: 703 } }) });
 
 export const acting = (t) => status(t, { actions: true, subscriptions: four(t) });
 
@@ -95,6 +95,9 @@ export const failing = (t) => {
 
 /** Messages wait on the broker, and nothing comes. */
 export const dry = (t) => status(t, { subscriptions: four(t, { users: { in_flight: 0, waiting: 0, oldest_ms: null, handled: 5000, received: 5000, lag: 900 + Math.floor(t / 100), assigned: false } }) });
+
+/** It runs, and its server says what is in the way. */
+export const heldUp = (t) => status(t, { subscriptions: four(t, { stock: { reason: "receiving from stock.moves fails: the broker cannot be reached: connection refused" } }) });
 
 export const draining = (t) => status(t, {
   phase: "draining", phase_since_ms: 4200,
