@@ -11,7 +11,7 @@ mod spec;
 
 use std::time::Duration;
 
-use kratos::StartContext;
+use kratos::{StartContext, trace::Attributes};
 use tokio::time::Instant;
 
 use crate::{
@@ -75,6 +75,18 @@ pub trait Driver: Clone + Send + Sync + 'static {
     ///
     /// A dropped call may or may not have sent the message.
     fn publish(&self, message: Message) -> impl Future<Output = Result<Receipt>> + Send;
+
+    /// Where the broker is, as it is configured: `server.address` and `server.port` of spans and
+    /// metrics. Called often.
+    fn server(&self) -> Option<(&str, u16)> {
+        None
+    }
+
+    /// Adds what only this driver knows of a send to its span, under the names that the conventions
+    /// have for the broker. Called for spans that are recorded, and for no other.
+    fn describe_send(&self, message: &Message, in_transaction: bool, attributes: &mut Attributes) {
+        let _ = (message, in_transaction, attributes);
+    }
 
     /// Takes back a delayed message that is not delivered yet.
     ///
@@ -176,6 +188,14 @@ pub trait Consumer: Send + Sync + 'static {
     fn is_assigned(&self, topic: &Topic) -> Option<bool> {
         let _ = topic;
         None
+    }
+
+    /// Adds what only this driver knows to a span of the consumer, under the names that the
+    /// conventions have for the broker: with a delivery to the span of its handler, without one to
+    /// the spans of receives, settlements and batches. Called for spans that are recorded, and for
+    /// no other.
+    fn describe(&self, delivery: Option<&Delivery>, attributes: &mut Attributes) {
+        let _ = (delivery, attributes);
     }
 
     /// Waits for messages of one topic, at most `room`; long-polls while there is none.

@@ -40,6 +40,25 @@ pub enum ErrorKind {
     Other,
 }
 
+impl ErrorKind {
+    /// The value of `error.type` in telemetry.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Transient => "transient",
+            Self::LeaseLost => "lease_lost",
+            Self::UnknownTopic => "unknown_topic",
+            Self::UnknownGroup => "unknown_group",
+            Self::WrongTopicType => "wrong_topic_type",
+            Self::Unsupported => "unsupported",
+            Self::Invalid => "invalid",
+            Self::Denied => "denied",
+            Self::Closed => "closed",
+            Self::Other => "other",
+        }
+    }
+}
+
 struct Inner {
     kind: ErrorKind,
     message: String,

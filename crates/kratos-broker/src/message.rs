@@ -22,14 +22,7 @@ const NEVER: Duration = Duration::from_secs(86_400 * 365 * 1_000);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Message {
-    topic: Topic,
-    body: Bytes,
-    headers: Headers,
-    keys: Vec<String>,
-    tag: Option<String>,
-    group: Option<String>,
-    deliver_at: Option<SystemTime>,
-    priority: Option<u32>,
+    parts: MessageParts,
 }
 
 /// The broker's word that it has the message.
@@ -57,14 +50,16 @@ impl Message {
     /// A message of bytes. The body is shared, never copied.
     pub fn new(topic: impl Into<Topic>, body: impl Into<Bytes>) -> Self {
         Self {
-            topic: topic.into(),
-            body: body.into(),
-            headers: Headers::new(),
-            keys: Vec::new(),
-            tag: None,
-            group: None,
-            deliver_at: None,
-            priority: None,
+            parts: MessageParts {
+                topic: topic.into(),
+                body: body.into(),
+                headers: Headers::new(),
+                keys: Vec::new(),
+                tag: None,
+                group: None,
+                deliver_at: None,
+                priority: None,
+            },
         }
     }
 
@@ -75,42 +70,42 @@ impl Message {
         name: impl Into<Cow<'static, str>>,
         value: impl Into<Cow<'static, str>>,
     ) -> Self {
-        self.headers.insert(name, value);
+        self.parts.headers.insert(name, value);
         self
     }
 
     /// Sets all headers; what was set before is gone.
     #[must_use]
     pub fn headers(mut self, headers: Headers) -> Self {
-        self.headers = headers;
+        self.parts.headers = headers;
         self
     }
 
     /// Adds a key: what people look the message up by. It gives no order; [`Message::group`] does.
     #[must_use]
     pub fn key(mut self, key: impl Into<String>) -> Self {
-        self.keys.push(key.into());
+        self.parts.keys.push(key.into());
         self
     }
 
     /// Sets the tag that subscribers filter by.
     #[must_use]
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
-        self.tag = Some(tag.into());
+        self.parts.tag = Some(tag.into());
         self
     }
 
     /// Sets the message group: messages of one group are delivered in the order they were sent.
     #[must_use]
     pub fn group(mut self, group: impl Into<String>) -> Self {
-        self.group = Some(group.into());
+        self.parts.group = Some(group.into());
         self
     }
 
     /// Sets when the message is to be delivered, by the broker's wall clock.
     #[must_use]
     pub fn deliver_at(mut self, at: SystemTime) -> Self {
-        self.deliver_at = Some(at);
+        self.parts.deliver_at = Some(at);
         self
     }
 
@@ -125,55 +120,52 @@ impl Message {
     /// Sets the priority: higher is delivered first.
     #[must_use]
     pub fn priority(mut self, priority: u32) -> Self {
-        self.priority = Some(priority);
+        self.parts.priority = Some(priority);
         self
     }
 
     /// Where the message goes.
     #[must_use]
     pub fn topic(&self) -> &Topic {
-        &self.topic
+        &self.parts.topic
     }
 
     /// What the message says.
     #[must_use]
     pub fn body(&self) -> &Bytes {
-        &self.body
+        &self.parts.body
     }
 
     /// Takes the message apart: for drivers.
     #[must_use]
     pub fn into_parts(self) -> MessageParts {
-        MessageParts {
-            topic: self.topic,
-            body: self.body,
-            headers: self.headers,
-            keys: self.keys,
-            tag: self.tag,
-            group: self.group,
-            deliver_at: self.deliver_at,
-            priority: self.priority,
-        }
+        self.parts
+    }
+
+    /// What the message is made of: for drivers.
+    #[must_use]
+    pub fn parts(&self) -> &MessageParts {
+        &self.parts
     }
 
     pub(crate) fn headers_ref(&self) -> &Headers {
-        &self.headers
+        &self.parts.headers
     }
 
     pub(crate) fn headers_mut(&mut self) -> &mut Headers {
-        &mut self.headers
+        &mut self.parts.headers
     }
 
     pub(crate) fn group_ref(&self) -> Option<&str> {
-        self.group.as_deref()
+        self.parts.group.as_deref()
     }
 
     pub(crate) fn is_delayed(&self) -> bool {
-        self.deliver_at.is_some()
+        self.parts.deliver_at.is_some()
     }
 
     pub(crate) fn has_priority(&self) -> bool {
-        self.priority.is_some()
+        self.parts.priority.is_some()
     }
 }
 

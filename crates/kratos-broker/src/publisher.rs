@@ -2,8 +2,8 @@
 
 mod many;
 
-use kratos::trace;
-use tracing::{Instrument, Span, field};
+use kratos::trace::{self, Attributes};
+use tracing::{Instrument, Span, field, level_filters::LevelFilter};
 
 use crate::{
     Error, Message, RecallHandle, Receipt, Resolution, Result, Transacted, driver::Driver,
@@ -45,7 +45,7 @@ impl<D: Driver> Publisher<D> {
     /// A dropped call may or may not have sent the message.
     pub async fn publish(&self, mut message: Message) -> Result<Receipt> {
         check(&self.driver, &message)?;
-        let span = send_span::<D>(&message);
+        let span = send_span(&self.driver, &message, false);
         inject(&span, &mut message);
         let result = self.driver.publish(message).instrument(span.clone()).await;
         record(&span, result.as_ref());
@@ -99,7 +99,7 @@ impl<D: Driver> Publisher<D> {
             return Err(Error::unsupported(what));
         }
         check(&self.driver, &message)?;
-        let span = send_span::<D>(&message);
+        let span = send_span(&self.driver, &message, true);
         inject(&span, &mut message);
         let done = self.driver.transaction(message, local);
         let result = done.instrument(span.clone()).await;
@@ -114,7 +114,7 @@ fn record(span: &Span, result: Result<&Receipt, &Error>) {
             span.record("messaging.message.id", receipt.id.as_str());
         }
         Err(error) => {
-            span.record("error.type", format_args!("{:?}", error.kind()).to_string());
+            span.record("error.type", error.kind().as_str());
             span.record("otel.status_code", "ERROR");
         }
     }
@@ -138,8 +138,13 @@ fn check<D: Driver>(driver: &D, message: &Message) -> Result<()> {
     Ok(())
 }
 
-fn send_span<D: Driver>(message: &Message) -> Span {
+fn send_span<D: Driver>(driver: &D, message: &Message, in_transaction: bool) -> Span {
+    // Below a span that is not sampled nothing is recorded.
+    if LevelFilter::current() < LevelFilter::INFO || trace::is_unsampled() {
+        return Span::none();
+    }
     let topic = message.topic().as_str();
+    let (address, port) = driver.server().unzip();
     let span = tracing::info_span!(
         "send",
         otel.name = %format_args!("send {topic}"),
@@ -150,19 +155,33 @@ fn send_span<D: Driver>(message: &Message) -> Span {
         messaging.operation.type = "send",
         messaging.destination.name = topic,
         messaging.message.id = field::Empty,
+        server.address = address,
+        server.port = port.map(i64::from),
         error.type = field::Empty,
     );
-    if !span.is_disabled()
-        && let Some(link) = trace::extract(|name| message.headers_ref().get(name))
-    {
+    if span.is_disabled() {
+        return span;
+    }
+    if let Some(link) = trace::extract(|name| message.headers_ref().get(name)) {
         // The user's own creation context stays on the message.
         trace::add_link(&span, link);
         span.record("otel.kind", "client");
+    }
+    if trace::is_recorded(&span) {
+        let mut attributes = Attributes::new();
+        driver.describe_send(message, in_transaction, &mut attributes);
+        attributes.record(&span);
     }
     span
 }
 
 fn inject(span: &Span, message: &mut Message) {
+    if !message.headers_ref().contains(trace::BAGGAGE) {
+        let headers = message.headers_mut();
+        trace::inject_baggage(|name, value| {
+            headers.insert(name, value);
+        });
+    }
     if message.headers_ref().contains(trace::TRACEPARENT) {
         return;
     }

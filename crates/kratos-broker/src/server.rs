@@ -224,6 +224,7 @@ impl<D: Driver, L: Send + 'static> kratos::Server for Server<D, (), L> {
         let shared = Shared {
             server: name.into(),
             system: D::SYSTEM,
+            address: driver.server().map(|(host, port)| (host.to_owned(), port)),
             capabilities,
             extensions: Arc::new(extensions),
             counters,

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
-use kratos::{Description, Resource, StartContext};
+use kratos::{Description, Resource, StartContext, trace::Attributes};
 use kratos_broker::{
     Delivery, Driver, Error, ErrorKind, Message, RecallHandle, Receipt, Resolution, Result,
     Transacted,
@@ -17,7 +17,7 @@ use tokio::{sync::OnceCell, time::Instant};
 #[cfg(feature = "asyncapi")]
 use crate::document;
 use crate::{
-    Config, Consumer, Publisher,
+    Config, Consumer, Publisher, attributes,
     broadcast::{OwnGroup, Site},
     check,
     config::Connection,
@@ -399,6 +399,22 @@ impl Driver for Client {
     #[cfg(feature = "asyncapi")]
     fn outlets(&self) -> Option<&kratos_broker::asyncapi::Outlets> {
         Some(&self.shared.outlets)
+    }
+
+    fn server(&self) -> Option<(&str, u16)> {
+        #[cfg(feature = "embedded")]
+        if self.shared.broker.is_some() {
+            return None;
+        }
+        Some(self.shared.client.get()?.access_point().first())
+    }
+
+    fn describe_send(&self, message: &Message, in_transaction: bool, to: &mut Attributes) {
+        let client = self.shared.client.get();
+        let namespace = client.map_or("", rocketmq_grpc::Client::namespace);
+        let id = self.shared.producer.get().map(Producer::client_id);
+        attributes::client(namespace, id, to);
+        attributes::sent(message, in_transaction, to);
     }
 
     async fn publish(&self, message: Message) -> Result<Receipt> {

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use kratos::trace::Attributes;
 use kratos_broker::{
     Delivery, DeliveryParts, Error, ErrorKind, Group, Result, Topic,
     driver::{
@@ -18,7 +19,7 @@ use kratos_broker::{
 use rocketmq_grpc::{ConsumerConfig, Lease, LeaseId, MessageView};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::{broadcast::OwnGroup, error::neutral, headers};
+use crate::{attributes, broadcast::OwnGroup, error::neutral, headers};
 
 /// How often a receive that brings nothing looks whether the broker is still there.
 const CHECK_CONNECTED_EVERY: Duration = Duration::from_secs(1);
@@ -35,6 +36,7 @@ const REMOVE_MAX: Duration = Duration::from_secs(2);
 pub struct Consumer {
     inner: rocketmq_grpc::Consumer,
     group: Group,
+    namespace: String,
     /// Of a broadcast: removed at the end.
     own_group: Option<OwnGroup>,
     /// Which settlement is the engine's which.
@@ -78,6 +80,7 @@ impl Consumer {
         Ok(Self {
             inner,
             group: name.into(),
+            namespace: client.namespace().to_owned(),
             own_group,
             tickets: Mutex::default(),
             troubled: Mutex::default(),
@@ -164,6 +167,14 @@ impl driver::Consumer for Consumer {
             "raise the group's: rocketmq-admin group create {group}{orderly}:retry={retries} \
              --namesrv <namesrv>"
         ))
+    }
+
+    fn describe(&self, delivery: Option<&Delivery>, to: &mut Attributes) {
+        attributes::client(&self.namespace, Some(self.inner.client_id()), to);
+        attributes::consumer(self.own_group.is_some(), to);
+        if let Some(delivery) = delivery {
+            attributes::received(delivery, to);
+        }
     }
 
     async fn receive(&self, topic: &Topic, room: Room) -> Result<Vec<Leased<Lease>>> {

@@ -31,6 +31,7 @@
 //! out in batches and are confirmed; a stop hands back what it could not finish, which spends one
 //! of the message's attempts.
 
+mod attributes;
 mod broadcast;
 mod check;
 #[cfg(feature = "cli")]

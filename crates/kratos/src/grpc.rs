@@ -8,6 +8,7 @@
 //! `grpc.health.v1.Health` is always there: `SERVING` while the App is
 //! [ready](crate::Handle::is_ready), for the server (the empty name) and for every service in it.
 
+mod client;
 mod config;
 mod health;
 
@@ -17,7 +18,10 @@ use ::http::{Request, Response};
 use tonic::{body::Body, server::NamedService, service::Routes};
 use tower::Service;
 
-pub use self::config::Config;
+pub use self::{
+    client::{TraceLayer, Traced},
+    config::Config,
+};
 pub use crate::net::Bound;
 use crate::{
     Description, Entry, Error, Result, StartContext,

@@ -9,7 +9,8 @@
 //!
 //! # Features
 //!
-//! `http`, `grpc`, `tls`, `config`, `telemetry` (all default) and `trace`; the lifecycle needs none.
+//! `http`, `grpc`, `tls`, `config`, `telemetry` (all default), `trace`, and `test-util` for tests of
+//! services; the lifecycle needs none.
 
 mod app;
 pub mod config;
@@ -36,6 +37,8 @@ mod server;
 mod signal;
 #[cfg(feature = "telemetry")]
 pub mod telemetry;
+#[cfg(feature = "test-util")]
+pub mod testing;
 #[cfg(feature = "tls")]
 pub mod tls;
 #[cfg(feature = "trace")]

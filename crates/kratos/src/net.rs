@@ -24,6 +24,11 @@ use std::net::SocketAddr;
 use axum::Router;
 use tokio::net::TcpListener;
 
+#[cfg(feature = "grpc")]
+pub(crate) use self::{
+    body::{Accompanied, Companion},
+    observe::{GRPC_STATUS, code_name},
+};
 pub(crate) use self::{
     listen::{Hint, addr, listen},
     observe::{Protocol, observed},

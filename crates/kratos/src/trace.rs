@@ -17,17 +17,24 @@
 //! assert_eq!(onward, [("traceparent", headers["traceparent"].clone())]);
 //! ```
 
+mod attributes;
+mod baggage;
 mod scoped;
 mod traceparent;
 
 use opentelemetry::{
-    Context, KeyValue,
-    trace::{TraceContextExt, TraceState},
+    Context,
+    baggage::BaggageExt,
+    trace::{SpanId, TraceContextExt, TraceFlags, TraceId, TraceState},
 };
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-pub use self::scoped::Scoped;
+pub use self::{
+    attributes::Attributes,
+    baggage::{BAGGAGE, Baggage, baggage, format_baggage, parse_baggage},
+    scoped::Scoped,
+};
 
 /// The trace id, span id, flags and state that identify a span in any process.
 pub use opentelemetry::trace::SpanContext;
@@ -82,6 +89,26 @@ pub fn current() -> Option<SpanContext> {
     })
 }
 
+/// Whether this code runs in a trace that is not sampled: a span for what it does would not be
+/// recorded.
+#[must_use]
+pub fn is_unsampled() -> bool {
+    current().is_some_and(|context| !context.is_sampled())
+}
+
+/// A span that is not sampled and of no trace: nothing below it is recorded.
+#[must_use]
+pub fn unsampled() -> SpanContext {
+    let (trace, span) = (TraceId::from(1), SpanId::from(1));
+    SpanContext::new(
+        trace,
+        span,
+        TraceFlags::default(),
+        true,
+        TraceState::default(),
+    )
+}
+
 /// The identity of `span`; `None` if it is disabled or no tracer is installed.
 #[must_use]
 pub fn of(span: &Span) -> Option<SpanContext> {
@@ -112,14 +139,35 @@ pub fn add_link(span: &Span, to: SpanContext) {
 
 /// Links `span` to another, with attributes of the link: what is true of one of many, as one
 /// message of a batch.
-pub fn add_link_with(
-    span: &Span,
-    to: SpanContext,
-    attributes: impl IntoIterator<Item = (&'static str, String)>,
-) {
-    let attributes = attributes.into_iter();
-    let attributes = attributes.map(|(key, value)| KeyValue::new(key, value));
-    span.add_link_with_attributes(to, attributes.collect());
+pub fn add_link_with(span: &Span, to: SpanContext, attributes: Attributes) {
+    span.add_link_with_attributes(to, attributes.into_vec());
+}
+
+/// Whether what is said of `span` is kept: it is enabled, and sampled. Asking starts it, so that its
+/// parent must be [set](set_parent) before, and what sampling is to see.
+#[must_use]
+pub fn is_recorded(span: &Span) -> bool {
+    !span.is_disabled() && span.context().span().is_recording()
+}
+
+/// Writes the baggage that this code runs with into headers: one call of `set`, or none.
+pub fn inject_baggage(set: impl FnOnce(&'static str, String)) {
+    if let Some(header) = baggage::current() {
+        set(BAGGAGE, header);
+    }
+}
+
+/// What a message or a request says of where it comes from: the sender's span, if it names one, and
+/// the sender's baggage.
+#[derive(Clone, Debug, Default)]
+pub struct Parent(Context);
+
+/// Makes `span` a child of `parent`, with its baggage. Call it before `span` is entered: later it has
+/// no effect.
+pub fn adopt(span: &Span, parent: &Parent) {
+    if !span.is_disabled() {
+        let _no_tracer = span.set_parent(parent.0.clone());
+    }
 }
 
 /// Runs `future` in `span`, as a child of `parent`.
@@ -128,14 +176,50 @@ pub fn add_link_with(
 /// [`current`] answers it inside, so that a trace passes through a process that does not record it.
 /// `None` starts a new root.
 pub fn scope<F: Future>(span: Span, parent: Option<SpanContext>, future: F) -> Scoped<F> {
-    let carried = match parent {
-        Some(parent) => Context::new().with_remote_span_context(parent),
-        None => Context::new(),
-    };
-    if !span.is_disabled() {
-        let _no_tracer = span.set_parent(carried.clone());
+    scope_with(span, Parent::new(parent, None), future)
+}
+
+/// Runs `future` in `span`, as [`scope`] does, and with the sender's baggage. A span that was
+/// [adopted](adopt) and is started keeps its parent.
+pub fn scope_with<F: Future>(span: Span, parent: Parent, future: F) -> Scoped<F> {
+    adopt(&span, &parent);
+    Scoped::new(span, parent.0, future)
+}
+
+/// Runs `future` with this baggage in place of what the code runs with. Messages and calls that it
+/// sends have it; a span that is made within it hides it.
+///
+/// ```
+/// use kratos::trace::{self, Baggage};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// let mut baggage = Baggage::new();
+/// baggage.insert("tenant", "acme");
+/// let tenant = async { trace::baggage().get("tenant").map(ToString::to_string) };
+/// assert_eq!(trace::with_baggage(baggage, tenant).await.as_deref(), Some("acme"));
+/// # }
+/// ```
+pub fn with_baggage<F: Future>(baggage: Baggage, future: F) -> Scoped<F> {
+    let carried = Context::map_current(|cx| cx.with_baggage(baggage));
+    Scoped::new(Span::none(), carried, future)
+}
+
+// === impl Parent ===
+
+impl Parent {
+    /// The sender's span, and its baggage.
+    #[must_use]
+    pub fn new(span: Option<SpanContext>, baggage: Option<Baggage>) -> Self {
+        let context = match span {
+            Some(span) => Context::new().with_remote_span_context(span),
+            None => Context::new(),
+        };
+        Self(match baggage {
+            Some(baggage) => context.with_baggage(baggage),
+            None => context,
+        })
     }
-    Scoped::new(span, carried, future)
 }
 
 fn parse_state(state: &str) -> Option<TraceState> {

@@ -88,6 +88,18 @@ impl Client {
         })
     }
 
+    /// The endpoints that this client was given.
+    #[must_use]
+    pub fn access_point(&self) -> &Endpoints {
+        &self.shared.access_point
+    }
+
+    /// Namespace of all topics and groups; empty for none.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.shared.config.namespace
+    }
+
     /// Starts a producer: routes and settings of the topics that it was given.
     ///
     /// # Errors

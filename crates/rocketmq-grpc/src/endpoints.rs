@@ -33,6 +33,13 @@ pub(crate) struct Address {
 }
 
 impl Endpoints {
+    /// The first of the addresses: host and port.
+    #[must_use]
+    pub fn first(&self) -> (&str, u16) {
+        let first = self.addresses.first();
+        first.map_or(("", 0), |address| (&address.host, address.port))
+    }
+
     pub(crate) fn addresses(&self) -> &[Address] {
         &self.addresses
     }

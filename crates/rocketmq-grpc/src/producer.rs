@@ -255,6 +255,12 @@ impl Producer {
         self.inner.instance.settings.borrow().clone()
     }
 
+    /// Id under which the server's tools show this producer.
+    #[must_use]
+    pub fn client_id(&self) -> &str {
+        self.inner.instance.identity.client_id()
+    }
+
     /// True while the session with every broker of the topics in use is up.
     #[must_use]
     pub fn is_connected(&self) -> bool {

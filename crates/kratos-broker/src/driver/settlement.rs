@@ -19,6 +19,18 @@ pub enum Settlement {
     HandBack,
 }
 
+impl Settlement {
+    /// What it is called in telemetry.
+    pub(crate) fn operation(self) -> &'static str {
+        match self {
+            Self::Ack => "ack",
+            Self::RetryAfter(_) => "nack",
+            Self::DeadLetter => "dead_letter",
+            Self::HandBack => "hand_back",
+        }
+    }
+}
+
 /// How a settlement went.
 #[derive(Debug)]
 pub struct Settled {

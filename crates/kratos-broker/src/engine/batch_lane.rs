@@ -135,7 +135,7 @@ where
     });
     let batch = Deliveries::new(deliveries.collect());
     let rejected = batch.rejected();
-    let span = span::process_batch(settings, &batch);
+    let span = span::process_batch(inbox, &batch);
 
     let work = Attempt::new(service, batch, cell, time_limit);
     let mut work = pin!(work);
@@ -229,6 +229,7 @@ impl Inbox {
             Results::Each(each) => Fates::Each(each),
         };
         let mut unsettled: BTreeMap<usize, Unsettled> = BTreeMap::new();
+        let mut settling = span::Settling::begin(self, span);
         for (index, job) in jobs.into_iter().enumerate() {
             let own;
             let fate = if let Some((_, failure)) = rejected.pop_front_if(|(at, _)| *at == index) {
@@ -251,7 +252,10 @@ impl Inbox {
                 continue;
             }
             match (self.verdict(&job, fate, span, held_until), job.slot()) {
-                (Verdict::Settle(how), _) => self.desk.settle(job.ticket, how),
+                (Verdict::Settle(how), _) => {
+                    settling.settle(job.ticket, how);
+                    self.desk.settle(job.ticket, how);
+                }
                 // Those behind it have run: they do not wait for it, nor does their key.
                 (Verdict::Bury(grave), _) => self.bury(job.without_key(), grave),
                 (verdict, None) => self.conclude(job, verdict),

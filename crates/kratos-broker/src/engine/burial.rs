@@ -22,6 +22,7 @@ use super::{
     health::HealthBoard,
     lane::Desk,
     queue::{Job, Queue},
+    span::{self, Origin},
 };
 use crate::{
     Backoff, Error, Failure, Message, Publisher, Receipt, Result, Topic,
@@ -61,7 +62,9 @@ struct Burial {
 pub(crate) struct Grave {
     letter: Message,
     reason: Reason,
-    /// The attempt that failed last: the parent of the publish.
+    /// The attempt that failed last, if it has a span.
+    attempt: Option<SpanContext>,
+    /// That, or the sender: the parent of the publish.
     context: Option<SpanContext>,
 }
 
@@ -69,6 +72,7 @@ pub(crate) struct Grave {
 pub(crate) struct Burials {
     pub(crate) post: Arc<dyn Post>,
     pub(crate) desk: Arc<dyn Desk>,
+    pub(crate) origin: Arc<Origin>,
     pub(crate) queue: Arc<Queue>,
     pub(crate) counters: Counters,
     pub(crate) health: Arc<HealthBoard>,
@@ -125,10 +129,12 @@ impl Undertaker {
         let delivery = &job.delivery.delivery();
         // Without a span the trace is one that is not sampled, and stays so.
         let sender = || trace::extract(|name| delivery.headers().get(name));
+        let failed_in = trace::of(span);
         Box::new(Grave {
             letter: dead_letter::letter(&self.topic, delivery, attempt, reason, failure),
             reason,
-            context: trace::of(span).or_else(sender),
+            context: failed_in.clone().or_else(sender),
+            attempt: failed_in,
         })
     }
 
@@ -173,12 +179,12 @@ impl Burials {
             match self.publish(burial).await {
                 Published::Confirmed => {
                     self.counters.given_up(burial.grave.reason);
-                    self.desk.settle(ticket, Settlement::Ack);
+                    self.settle(burial, Settlement::Ack);
                 }
                 Published::Failed(error) if error.is_invalid() && self.native => {
                     log(burial, &error, "moved by the broker instead");
                     self.counters.given_up(burial.grave.reason);
-                    self.desk.settle(ticket, Settlement::DeadLetter);
+                    self.settle(burial, Settlement::DeadLetter);
                 }
                 Published::Failed(error) => {
                     failures += 1;
@@ -219,6 +225,12 @@ impl Burials {
                 Err(error) => Published::Failed(error),
             },
         }
+    }
+
+    fn settle(&self, burial: &Burial, how: Settlement) {
+        let (ticket, attempt) = (burial.job.ticket, burial.grave.attempt.as_ref());
+        span::settle(&self.origin, &*self.desk, ticket, attempt, how);
+        self.desk.settle(ticket, how);
     }
 
     /// Waits; at a stop not longer than to try once more.

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use kratos::trace::Attributes;
 use tokio::{
     sync::Notify,
     time::{Instant, sleep},
@@ -19,6 +20,7 @@ use super::{
     health::HealthBoard,
     lane::Desk,
     queue::{Job, Queue},
+    span::{Origin, Receiving},
     table::Table,
 };
 use crate::{
@@ -46,6 +48,7 @@ pub(crate) struct Intake<C: Consumer> {
     /// The topic's number in the table.
     pub(crate) number: usize,
     pub(crate) topic: Topic,
+    pub(crate) origin: Arc<Origin>,
     pub(crate) routes: Vec<(Filter, Arc<Queue>)>,
     /// Of each route.
     pub(crate) parts: Vec<Counters>,
@@ -97,6 +100,7 @@ impl<C: Consumer> Intake<C> {
         let mut owed = 0;
         while let Some(offer) = self.offer(owed).await {
             let room = offer.room();
+            let receiving = Receiving::begin(&self.origin);
             let received = tokio::select! {
                 biased;
                 received = self.table.consumer().receive(&self.topic, room) => received,
@@ -106,6 +110,9 @@ impl<C: Consumer> Intake<C> {
             owed = room.messages;
             match received {
                 Ok(batch) => {
+                    let brought = batch.iter().map(|leased| &leased.delivery);
+                    let describe = |to: &mut Attributes| self.table.consumer().describe(None, to);
+                    receiving.brought(brought, describe);
                     owed = owed.saturating_sub(batch.len());
                     if failures > 0 {
                         failures = 0;
@@ -119,6 +126,7 @@ impl<C: Consumer> Intake<C> {
                 Err(_) if self.stop.is_cancelled() => return,
                 Err(error) => {
                     failures = failures.saturating_add(1);
+                    receiving.failed(&error);
                     self.failed(&error, &mut logged);
                     tokio::select! {
                         () = sleep(BACKOFF.after(failures)) => {}

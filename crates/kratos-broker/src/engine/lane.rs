@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use kratos::trace;
+use kratos::trace::{self, Attributes};
 use tokio::time::Instant;
 use tower_service::Service;
 use tracing::Span;
@@ -31,7 +31,7 @@ use super::{
     ticket::Ticket,
 };
 use crate::{
-    Delivery, Failure, Group, Policy, Topic,
+    Delivery, Failure, Policy, Topic,
     clock::{Recently, from_now},
     delivery::{Received, Run},
     driver::Settlement,
@@ -97,6 +97,12 @@ pub(crate) trait Desk: Send + Sync {
     /// A message was cut off by the shutdown: handed back and reported.
     fn cut_off(&self, ticket: Ticket);
 
+    /// What only the driver knows of a delivery, or of the consumer.
+    fn describe(&self, delivery: Option<&Delivery>, attributes: &mut Attributes);
+
+    /// A message is about to be settled, in a span that ends when that is confirmed.
+    fn settles_in(&self, ticket: Ticket, span: Span);
+
     /// The process cannot work.
     fn fatal(&self, error: kratos::Error);
 }
@@ -117,10 +123,7 @@ pub(crate) struct Holds {
 
 /// What all lanes of one subscription share.
 pub(crate) struct LaneSettings {
-    pub(crate) system: &'static str,
-    /// What the span of an attempt is called.
-    pub(crate) span_name: String,
-    pub(crate) group: Group,
+    pub(crate) origin: Arc<span::Origin>,
     pub(crate) policy: Policy,
     pub(crate) ordered_policy: Policy,
     pub(crate) handler_timeout: Option<Duration>,
@@ -262,20 +265,16 @@ where
     let attempt = tally.attempt.max(job.attempt());
     let (received, job) = job.part();
     let delivery = received.run(attempt, run);
-    let sender = span::sender(&delivery);
-    // A sender that is not sampled is carried on, and nothing is recorded.
-    let span = match &sender {
-        Some(sender) if !sender.is_sampled() => Span::none(),
-        sender => span::process(settings, &delivery, sender.as_ref()),
-    };
+    let (span, parent) = span::process(inbox, &delivery);
 
     let mut work = pin!(Attempt::new(service, delivery, &inbox.cell, time_limit));
-    let attempted = match sender {
-        None if span.is_disabled() => work.await,
-        sender => trace::scope(span.clone(), sender, work.as_mut()).await,
+    let attempted = match parent {
+        None => work.await,
+        Some(parent) => trace::scope_with(span.clone(), parent, work.as_mut()).await,
     };
     let Attempted { ended, panicked } = attempted;
     if let Ended::Done(()) = ended {
+        inbox.settles(ticket, &span, Settlement::Ack);
         inbox.succeeded(job.probe);
         return (After::Done, panicked);
     }
@@ -286,6 +285,9 @@ where
     };
     let job = job.with(received);
     let verdict = inbox.verdict(&job, &ended, &span, held_until);
+    if let Verdict::Settle(how) = verdict {
+        inbox.settles(ticket, &span, how);
+    }
     (After::Else(job, verdict), panicked)
 }
 
@@ -330,6 +332,25 @@ impl Untold {
             inbox.desk.settle_at(ticket, Settlement::Ack, horizon);
         }
         inbox.queue.release(self.slot.take());
+    }
+}
+
+// === impl Inbox ===
+
+impl Inbox {
+    /// A message is about to be settled, after an attempt that was recorded or not.
+    #[inline]
+    fn settles(&self, ticket: Ticket, attempt: &Span, how: Settlement) {
+        if !attempt.is_disabled() {
+            let attempt = trace::of(attempt);
+            span::settle(
+                &self.settings.origin,
+                &*self.desk,
+                ticket,
+                attempt.as_ref(),
+                how,
+            );
+        }
     }
 }
 

@@ -29,6 +29,7 @@ use super::{
     lane::{Desk, LaneSettings},
     lanes::{LaneCount, Nursery, Parent},
     queue::Queue,
+    span::Origin,
     switch::Switch,
     table::{Limit, Table},
 };
@@ -71,6 +72,8 @@ pub(crate) struct Shared {
     /// The server's name.
     pub(crate) server: Arc<str>,
     pub(crate) system: &'static str,
+    /// Where the broker is.
+    pub(crate) address: Option<(String, u16)>,
     pub(crate) capabilities: Capabilities,
     pub(crate) extensions: Arc<Extensions>,
     pub(crate) counters: Counters,
@@ -155,6 +158,9 @@ impl<C: Consumer> Running<C> {
         for (number, (topic, parts)) in plan.topics.into_iter().zip(parts).enumerate() {
             let hungry = Arc::new(Notify::new());
             let capacity = topic.limit().messages;
+            let (group, name) = (plan.group.clone(), topic.topic.clone());
+            let origin = Origin::new(shared.system, shared.address.clone(), group, name);
+            let origin = Arc::new(origin);
             let (mut routes, mut topics) = (Vec::new(), Vec::new());
             for ((subscription, lanes), counters) in topic.routes.into_iter().zip(&parts) {
                 let desk: Arc<dyn Desk> = table.clone();
@@ -168,6 +174,7 @@ impl<C: Consumer> Running<C> {
                         let burials = Burials {
                             post: shared.post.clone(),
                             desk: desk.clone(),
+                            origin: origin.clone(),
                             queue: queue.clone(),
                             counters: counters.clone(),
                             health: shared.health.clone(),
@@ -189,9 +196,7 @@ impl<C: Consumer> Running<C> {
                     LaneCount::new(subscription.clone(), number, queue.clone(), &self.nursery);
                 let count = Arc::new(count);
                 let settings = Arc::new(LaneSettings {
-                    system: shared.system,
-                    span_name: format!("process {}", topic.topic),
-                    group: plan.group.clone(),
+                    origin: origin.clone(),
                     policy: subscription.policy.clone(),
                     ordered_policy: subscription.ordered_policy.clone(),
                     handler_timeout: subscription.handler_timeout,
@@ -235,6 +240,7 @@ impl<C: Consumer> Running<C> {
                 table: table.clone(),
                 number,
                 topic: topic.topic,
+                origin,
                 routes,
                 parts,
                 capacity,

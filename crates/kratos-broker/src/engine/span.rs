@@ -1,102 +1,359 @@
-//! The span of one attempt.
+//! The spans of a consumer: of receives, of attempts, of settlements.
+//!
+//! What sampling is to see is there when a span is made; what costs is added to those that are
+//! recorded.
 
-use kratos::trace::{self, SpanContext};
+use kratos::trace::{self, Attributes, Parent, SpanContext};
 use tracing::{Span, field, level_filters::LevelFilter};
 
-use super::lane::LaneSettings;
-use crate::{Deliveries, Delivery};
+use super::{
+    lane::{Desk, Inbox},
+    ticket::Ticket,
+};
+use crate::{Deliveries, Delivery, Error, Group, Topic, driver::Settlement};
+
+/// What the spans of a subscription have in common.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(crate) system: &'static str,
+    pub(crate) server: Option<(String, u16)>,
+    pub(crate) group: Group,
+    pub(crate) topic: Topic,
+    /// What the span of an attempt is called.
+    pub(crate) process: String,
+}
+
+// === impl Origin ===
+
+impl Origin {
+    pub(crate) fn new(
+        system: &'static str,
+        server: Option<(String, u16)>,
+        group: Group,
+        topic: Topic,
+    ) -> Self {
+        let process = format!("process {topic}");
+        Self {
+            system,
+            server,
+            group,
+            topic,
+            process,
+        }
+    }
+
+    fn address(&self) -> Option<&str> {
+        self.server.as_ref().map(|(address, _)| address.as_str())
+    }
+
+    fn port(&self) -> Option<i64> {
+        self.server.as_ref().map(|(_, port)| i64::from(*port))
+    }
+}
 
 /// The sender's span, if the message names one.
 ///
 /// A malformed or missing `traceparent` leaves a new root.
 #[inline]
-pub(crate) fn sender(delivery: &Delivery) -> Option<SpanContext> {
-    let headers = delivery.headers();
-    if headers.is_empty() {
-        return None;
-    }
-    trace::extract(|name| headers.get(name))
+fn sender(delivery: &Delivery) -> Option<SpanContext> {
+    trace::extract(|name| delivery.headers().get(name))
 }
 
-/// A `process {topic}` span, linked to the sender's span, which is its parent to be.
+/// A `process {topic}` span, a child of the sender's span and linked to it; and what is carried into
+/// the handler, if anything is.
 #[inline]
-pub(crate) fn process(
-    settings: &LaneSettings,
-    delivery: &Delivery,
-    sender: Option<&SpanContext>,
-) -> Span {
-    // Without a subscriber there is nothing to be asked.
-    if LevelFilter::current() < LevelFilter::INFO {
-        return Span::none();
+pub(crate) fn process(inbox: &Inbox, delivery: &Delivery) -> (Span, Option<Parent>) {
+    let headers = delivery.headers();
+    let (mut sent_in, mut baggage) = (None, None);
+    if !headers.is_empty() {
+        sent_in = sender(delivery);
+        baggage = headers.get(trace::BAGGAGE).and_then(trace::parse_baggage);
     }
-    process_span(settings, delivery, sender)
+    // A sender that is not sampled is carried on, and nothing is recorded. Without a subscriber
+    // there is nothing to be asked.
+    let unsampled = sent_in.as_ref().is_some_and(|it| !it.is_sampled());
+    if unsampled || LevelFilter::current() < LevelFilter::INFO {
+        let carried = sent_in.is_some() || baggage.is_some();
+        let parent = carried.then(|| Parent::new(sent_in, baggage));
+        return (Span::none(), parent);
+    }
+    let span = process_span(inbox, delivery);
+    let link = sent_in.clone();
+    let parent = Parent::new(sent_in, baggage);
+    if !span.is_disabled() {
+        trace::adopt(&span, &parent);
+        if let Some(link) = link {
+            trace::add_link(&span, link);
+        }
+        describe(&*inbox.desk, Some(delivery), &span);
+    }
+    (span, Some(parent))
 }
 
-fn process_span(
-    settings: &LaneSettings,
-    delivery: &Delivery,
-    sender: Option<&SpanContext>,
-) -> Span {
-    let topic = delivery.topic().as_str();
-    let span = tracing::info_span!(
+fn process_span(inbox: &Inbox, delivery: &Delivery) -> Span {
+    let origin = &*inbox.settings.origin;
+    tracing::info_span!(
         parent: None,
         "process",
-        otel.name = settings.span_name.as_str(),
+        otel.name = origin.process.as_str(),
         otel.kind = "consumer",
         otel.status_code = field::Empty,
         error.type = field::Empty,
-        messaging.system = settings.system,
+        messaging.system = origin.system,
         messaging.operation.name = "process",
         messaging.operation.type = "process",
-        messaging.destination.name = topic,
-        messaging.consumer.group.name = settings.group.as_str(),
+        messaging.destination.name = origin.topic.as_str(),
+        messaging.consumer.group.name = origin.group.as_str(),
         messaging.message.id = delivery.id().as_str(),
         messaging.destination.partition.id = delivery.partition(),
         // Not as `u32`, which becomes text.
         messaging.delivery.attempt = i64::from(delivery.attempt()),
+        server.address = origin.address(),
+        server.port = origin.port(),
         dead_letter.reason = field::Empty,
         dead_letter.topic = field::Empty,
-    );
-    if let (false, Some(sender)) = (span.is_disabled(), sender) {
-        trace::add_link(&span, sender.clone());
-    }
-    span
+    )
 }
 
 /// A `process {topic}` span of a batch: a root of its own, linked to the sender of every message.
 /// What differs between messages is on the links; which of them became dead letters, and why, on its
 /// events.
-pub(crate) fn process_batch(settings: &LaneSettings, batch: &Deliveries) -> Span {
-    let topic = batch.topic().as_str();
+pub(crate) fn process_batch(inbox: &Inbox, batch: &Deliveries) -> Span {
+    if LevelFilter::current() < LevelFilter::INFO {
+        return Span::none();
+    }
+    let origin = &*inbox.settings.origin;
     let span = tracing::info_span!(
         parent: None,
         "process",
-        otel.name = settings.span_name.as_str(),
+        otel.name = origin.process.as_str(),
         otel.kind = "consumer",
         otel.status_code = field::Empty,
         error.type = field::Empty,
-        messaging.system = settings.system,
+        messaging.system = origin.system,
         messaging.operation.name = "process",
         messaging.operation.type = "process",
-        messaging.destination.name = topic,
-        messaging.consumer.group.name = settings.group.as_str(),
-        messaging.batch.message_count = batch.len(),
+        messaging.destination.name = origin.topic.as_str(),
+        messaging.consumer.group.name = origin.group.as_str(),
+        messaging.batch.message_count = count(batch.len()),
+        server.address = origin.address(),
+        server.port = origin.port(),
         dead_letter.reason = field::Empty,
         dead_letter.topic = field::Empty,
     );
     if span.is_disabled() {
         return span;
     }
-    for delivery in batch.iter() {
-        if let Some(sender) = trace::extract(|name| delivery.headers().get(name)) {
-            let attributes = [
-                ("messaging.message.id", Some(delivery.id().as_str())),
-                ("messaging.destination.partition.id", delivery.partition()),
-            ];
-            let known = attributes.into_iter();
-            let known = known.filter_map(|(name, value)| Some((name, value?.to_owned())));
-            trace::add_link_with(&span, sender, known);
+    batch.iter().for_each(|delivery| link(&span, delivery));
+    describe(&*inbox.desk, None, &span);
+    span
+}
+
+/// A receive of one topic, and its span `receive {topic}`, a root of its own. Dropped before its end
+/// is told, it leaves none.
+pub(crate) struct Receiving {
+    span: Option<Span>,
+}
+
+/// The settlements of a batch, in one span for all that end alike.
+pub(crate) struct Settling<'i> {
+    inbox: &'i Inbox,
+    attempt: Option<SpanContext>,
+    spans: Vec<(&'static str, Span, usize)>,
+}
+
+// === impl Receiving ===
+
+impl Receiving {
+    pub(crate) fn begin(origin: &Origin) -> Self {
+        if LevelFilter::current() < LevelFilter::INFO {
+            return Self { span: None };
+        }
+        let span = tracing::info_span!(
+            parent: None,
+            "receive",
+            otel.name = %format_args!("receive {}", origin.topic),
+            otel.kind = "client",
+            otel.status_code = field::Empty,
+            error.type = field::Empty,
+            messaging.system = origin.system,
+            messaging.operation.name = "receive",
+            messaging.operation.type = "receive",
+            messaging.destination.name = origin.topic.as_str(),
+            messaging.consumer.group.name = origin.group.as_str(),
+            messaging.batch.message_count = field::Empty,
+            server.address = origin.address(),
+            server.port = origin.port(),
+        );
+        let span = (!span.is_disabled()).then_some(span);
+        Self { span }
+    }
+
+    /// These have come. The span is recorded if one of them is of a sampled trace: else it would say
+    /// nothing to anybody.
+    pub(crate) fn brought<'d>(
+        mut self,
+        deliveries: impl Iterator<Item = &'d Delivery> + Clone,
+        describe: impl FnOnce(&mut Attributes),
+    ) {
+        let is_sampled = |delivery| sender(delivery).is_some_and(|sender| sender.is_sampled());
+        if self.span.is_none() || !deliveries.clone().any(is_sampled) {
+            return;
+        }
+        let Some(span) = self.span.take() else {
+            return;
+        };
+        let messages = count(deliveries.clone().count());
+        span.record("messaging.batch.message_count", messages);
+        deliveries.for_each(|delivery| link(&span, delivery));
+        if trace::is_recorded(&span) {
+            let mut attributes = Attributes::new();
+            describe(&mut attributes);
+            attributes.record(&span);
         }
     }
+
+    pub(crate) fn failed(mut self, error: &Error) {
+        if let Some(span) = self.span.take() {
+            failed(&span, error);
+        }
+    }
+}
+
+impl Drop for Receiving {
+    /// Below a span that is not sampled it is not recorded.
+    fn drop(&mut self) {
+        if let Some(span) = &self.span {
+            trace::set_parent(span, trace::unsampled());
+        }
+    }
+}
+
+/// Marks a span whose operation failed.
+pub(crate) fn failed(span: &Span, error: &Error) {
+    span.record("error.type", error.kind().as_str());
+    span.record("otel.status_code", "ERROR");
+}
+
+/// Prepares the span of a settlement, `ack {topic}` or as it is called: a child of the attempt, linked
+/// to the sender. It ends when the broker has confirmed.
+pub(crate) fn settle(
+    origin: &Origin,
+    desk: &dyn Desk,
+    ticket: Ticket,
+    attempt: Option<&SpanContext>,
+    how: Settlement,
+) {
+    let Some(attempt) = attempt.filter(|attempt| attempt.is_sampled()) else {
+        return;
+    };
+    let Some(delivery) = desk.received(ticket) else {
+        return;
+    };
+    let delivery = delivery.delivery();
+    let span = settle_span(origin, how, attempt);
+    span.record("messaging.message.id", delivery.id().as_str());
+    if let Some(partition) = delivery.partition() {
+        span.record("messaging.destination.partition.id", partition);
+    }
+    if let Some(sender) = sender(&delivery) {
+        trace::add_link(&span, sender);
+    }
+    describe(desk, None, &span);
+    desk.settles_in(ticket, span);
+}
+
+// === impl Settling ===
+
+impl<'i> Settling<'i> {
+    pub(crate) fn begin(inbox: &'i Inbox, attempt: &Span) -> Self {
+        Self {
+            inbox,
+            attempt: trace::of(attempt).filter(SpanContext::is_sampled),
+            spans: Vec::new(),
+        }
+    }
+
+    /// A message is about to be settled.
+    pub(crate) fn settle(&mut self, ticket: Ticket, how: Settlement) {
+        let Some(attempt) = &self.attempt else {
+            return;
+        };
+        let Inbox { desk, settings, .. } = self.inbox;
+        let Some(delivery) = desk.received(ticket) else {
+            return;
+        };
+        let operation = how.operation();
+        let at = self.spans.iter().position(|(it, ..)| *it == operation);
+        let at = at.unwrap_or_else(|| {
+            let span = settle_span(&settings.origin, how, attempt);
+            describe(&**desk, None, &span);
+            self.spans.push((operation, span, 0));
+            self.spans.len() - 1
+        });
+        let (_, span, messages) = &mut self.spans[at];
+        link(span, &delivery.delivery());
+        *messages += 1;
+        desk.settles_in(ticket, span.clone());
+    }
+}
+
+impl Drop for Settling<'_> {
+    fn drop(&mut self) {
+        for (_, span, messages) in &self.spans {
+            span.record("messaging.batch.message_count", count(*messages));
+        }
+    }
+}
+
+fn settle_span(origin: &Origin, how: Settlement, attempt: &SpanContext) -> Span {
+    let operation = how.operation();
+    let span = tracing::info_span!(
+        parent: None,
+        "settle",
+        otel.name = %format_args!("{operation} {}", origin.topic),
+        otel.kind = "client",
+        otel.status_code = field::Empty,
+        error.type = field::Empty,
+        messaging.system = origin.system,
+        messaging.operation.name = operation,
+        messaging.operation.type = "settle",
+        messaging.destination.name = origin.topic.as_str(),
+        messaging.consumer.group.name = origin.group.as_str(),
+        messaging.message.id = field::Empty,
+        messaging.batch.message_count = field::Empty,
+        messaging.destination.partition.id = field::Empty,
+        server.address = origin.address(),
+        server.port = origin.port(),
+    );
+    // By its identity: a child of the span itself would keep that open.
+    trace::set_parent(&span, attempt.clone());
     span
+}
+
+/// A link to the sender of one of many messages, with what is its own.
+fn link(span: &Span, delivery: &Delivery) {
+    let Some(sender) = sender(delivery) else {
+        return;
+    };
+    let mut attributes = Attributes::new();
+    attributes.text("messaging.message.id", delivery.id().to_string());
+    if let Some(partition) = delivery.partition() {
+        attributes.text("messaging.destination.partition.id", partition.to_owned());
+    }
+    trace::add_link_with(span, sender, attributes);
+}
+
+/// What the driver knows.
+fn describe(desk: &dyn Desk, delivery: Option<&Delivery>, span: &Span) {
+    if trace::is_recorded(span) {
+        let mut attributes = Attributes::new();
+        desk.describe(delivery, &mut attributes);
+        attributes.record(span);
+    }
+}
+
+/// Not as an unsigned number, which becomes text.
+fn count(of: usize) -> i64 {
+    i64::try_from(of).unwrap_or(i64::MAX)
 }

@@ -5,6 +5,7 @@ mod desk;
 mod leases;
 mod load;
 mod places;
+mod spans;
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -17,6 +18,7 @@ pub(crate) use self::{leases::Due, load::Limit};
 use self::{
     load::Load,
     places::{Entry, Phase, State, ticket},
+    spans::Spans,
 };
 use super::{
     cell::{Cancel, LaneCell},
@@ -43,6 +45,8 @@ pub(crate) struct Table<C: Consumer> {
     /// Something left the table.
     freed: Notify,
     fatal: Arc<Fatal>,
+    /// Of settlements that are not confirmed.
+    spans: Spans,
 }
 
 // === impl Table ===
@@ -73,6 +77,7 @@ impl<C: Consumer> Table<C> {
             state: Mutex::new(state),
             freed: Notify::new(),
             fatal,
+            spans: Spans::default(),
         }
     }
 
@@ -172,6 +177,7 @@ impl<C: Consumer> Table<C> {
 
     /// The driver has answered settlements.
     pub(crate) fn settled(&self, answers: Vec<Settled>) {
+        self.spans.answered(&answers);
         let mut state = self.lock();
         let (mut lost, mut refused, mut confirmed) = (Vec::new(), Vec::new(), 0);
         for Settled { ticket, result } in answers {
@@ -257,7 +263,8 @@ impl<C: Consumer> Table<C> {
             return self.hand_over(ticket, lease, how, room);
         }
         let Some(entry) = state.entry(ticket) else {
-            return;
+            drop(state);
+            return self.spans.lost(ticket);
         };
         if entry.lease.is_some() {
             // The message is somebody else's by now: nothing may be settled.

@@ -8,7 +8,7 @@ use std::{
 use http_body::{Body, Frame, SizeHint};
 
 /// What goes on with a response while its body is sent.
-pub(super) trait Companion {
+pub(crate) trait Companion {
     /// Around each poll of the body.
     fn poll<T>(&mut self, poll: impl FnOnce() -> T) -> T {
         poll()
@@ -23,7 +23,7 @@ pub(super) trait Companion {
 
 pin_project_lite::pin_project! {
     /// A body with its companion, which is dropped with it, or when its last frame was taken.
-    pub(super) struct Accompanied<B, C> {
+    pub(crate) struct Accompanied<B, C> {
         #[pin]
         body: B,
         companion: Option<C>,
@@ -31,7 +31,7 @@ pin_project_lite::pin_project! {
 }
 
 impl<B, C> Accompanied<B, C> {
-    pub(super) fn new(body: B, companion: C) -> Self {
+    pub(crate) fn new(body: B, companion: C) -> Self {
         Self {
             body,
             companion: Some(companion),

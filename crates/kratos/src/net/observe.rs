@@ -5,6 +5,9 @@ mod grpc;
 #[cfg(feature = "http")]
 mod http;
 
+#[cfg(feature = "grpc")]
+pub(crate) use self::grpc::{GRPC_STATUS, name as code_name};
+
 use std::{
     any::Any,
     convert::Infallible,
@@ -174,13 +177,15 @@ where
         let mut inner = mem::replace(&mut self.inner, clone);
         let protocol = self.layer.protocol;
         let span = protocol.span(&request);
-        let parent = trace::extract(|key| request.headers().get(key)?.to_str().ok());
+        let header = |key| request.headers().get(key)?.to_str().ok();
+        let baggage = header(trace::BAGGAGE).and_then(trace::parse_baggage);
+        let parent = trace::Parent::new(trace::extract(header), baggage);
         request.extensions_mut().insert(self.layer.info.clone());
         let open = OpenSpan {
             span: span.clone(),
             protocol,
         };
-        Box::pin(trace::scope(span, parent, async move {
+        Box::pin(trace::scope_with(span, parent, async move {
             let within = protocol.timeout(request.headers());
             let answer = AssertUnwindSafe(async move { inner.call(request).await }).catch_unwind();
             let response = match limited(within, answer).await {

@@ -1,6 +1,8 @@
 //! What the crate promises, seen from outside.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[cfg(all(feature = "http", feature = "grpc"))]
+mod calls;
 #[cfg(feature = "config")]
 mod config;
 mod defects;
@@ -10,6 +12,7 @@ mod grpc;
 mod http;
 mod lifecycle;
 mod process;
+mod recorder;
 #[cfg(all(feature = "http", feature = "grpc"))]
 mod servers;
 #[cfg(all(feature = "http", feature = "grpc", feature = "telemetry"))]

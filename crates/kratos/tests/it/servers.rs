@@ -14,7 +14,7 @@ use tokio::{
 use tonic::{
     Status,
     body::Body,
-    client,
+    client::{self, GrpcService},
     codegen::http::uri::PathAndQuery,
     server::{self, NamedService},
     transport::Channel,
@@ -28,7 +28,7 @@ pub(crate) struct Running {
     pub(crate) task: JoinHandle<Result<()>>,
 }
 
-/// `test.Echo`: `Name` answers the App's name, `Hang` streams nothing for ever, `Panic` panics.
+/// `test.Echo`: `Name` answers the App's name and the trace, `Baggage` the baggage, `Hang` streams nothing for ever, `Panic` panics.
 #[derive(Clone)]
 pub(crate) struct Echo;
 
@@ -102,12 +102,16 @@ pub(crate) async fn read_all(stream: &mut TcpStream) -> String {
 }
 
 /// Calls a unary method of `test.Echo` with an empty message.
-pub(crate) async fn call(channel: Channel, method: &'static str) -> Result<String, Status> {
+pub(crate) async fn call<C>(channel: C, method: &'static str) -> Result<String, Status>
+where
+    C: GrpcService<Body, ResponseBody = Body>,
+    C::Error: Into<tower::BoxError>,
+{
     let mut client = client::Grpc::new(channel);
     client
         .ready()
         .await
-        .map_err(|e| Status::unavailable(e.to_string()))?;
+        .map_err(|e| Status::unavailable(e.into().to_string()))?;
     let path = PathAndQuery::from_static(method);
     let request = tonic::Request::new(String::new());
     let answer = client
@@ -153,6 +157,7 @@ impl tower::Service<Request<Body>> for Echo {
             let mut grpc = server::Grpc::new(ProstCodec::<String, String>::default());
             Ok(match request.uri().path() {
                 "/test.Echo/Name" => grpc.unary(service_fn(name), request).await,
+                "/test.Echo/Baggage" => grpc.unary(service_fn(baggage), request).await,
                 "/test.Echo/Hang" => grpc.server_streaming(service_fn(nothing), request).await,
                 "/test.Echo/Wait" => std::future::pending().await,
                 _ => panic!("the method is broken"),
@@ -166,6 +171,11 @@ async fn name(request: tonic::Request<String>) -> Result<tonic::Response<String>
     let info = info.ok_or_else(|| Status::internal("no AppInfo"))?;
     let trace_id = kratos::trace::current_trace_id().unwrap_or_default();
     Ok(tonic::Response::new(format!("{} {trace_id}", info.name())))
+}
+
+async fn baggage(_: tonic::Request<String>) -> Result<tonic::Response<String>, Status> {
+    let header = kratos::trace::format_baggage(&kratos::trace::baggage());
+    Ok(tonic::Response::new(header.unwrap_or_default()))
 }
 
 type Nothing = Pin<Box<dyn Stream<Item = Result<String, Status>> + Send>>;

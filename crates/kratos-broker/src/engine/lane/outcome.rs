@@ -271,7 +271,7 @@ impl Inbox {
 
     fn log(&self, job: &Job, failure: &Failure, what: &'static str) {
         tracing::warn!(
-            group = %self.settings.group,
+            group = %self.settings.origin.group,
             topic = %job.delivery.topic,
             message.id = %job.delivery.id,
             attempt = self.settings.attempt_of(job),

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use kratos::trace::Attributes;
 use tokio::time::Instant;
+use tracing::Span;
 
 use super::{
     LaneCell, Table, Ticket,
     places::{Entry, Phase},
 };
 use crate::{
-    Topic,
+    Delivery, Topic,
     clock::before,
     delivery::Received,
     driver::{Consumer, Settlement},
@@ -174,6 +176,14 @@ impl<C: Consumer> Desk for Table<C> {
         }
         drop(state);
         self.hand_back(vec![ticket]);
+    }
+
+    fn describe(&self, delivery: Option<&Delivery>, attributes: &mut Attributes) {
+        self.consumer.describe(delivery, attributes);
+    }
+
+    fn settles_in(&self, ticket: Ticket, span: Span) {
+        self.spans.open(ticket, span);
     }
 
     fn fatal(&self, error: kratos::Error) {

@@ -113,6 +113,7 @@ impl<C: Consumer> Table<C> {
         if let Some(place) = entry.place {
             self.give_up_behind(place);
         }
+        self.spans.lost(ticket);
         self.counters_of(entry).leases_lost();
         let (topic, id) = (&entry.delivery.topic, &entry.delivery.id);
         tracing::warn!(%topic, message.id = %id, "lease lost, the message comes again");

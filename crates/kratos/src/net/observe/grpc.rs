@@ -7,7 +7,7 @@ use axum::body::Body;
 use tonic::{Code, Status};
 use tracing::{Span, field::Empty, info_span};
 
-const GRPC_STATUS: &str = "grpc-status";
+pub(crate) const GRPC_STATUS: &str = "grpc-status";
 const GRPC_TIMEOUT: &str = "grpc-timeout";
 
 /// Probes come every few seconds and say nothing of the service's work: no span.
@@ -93,7 +93,7 @@ fn parse_timeout(text: &str) -> Option<Duration> {
     })
 }
 
-fn name(code: Code) -> &'static str {
+pub(crate) fn name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",
