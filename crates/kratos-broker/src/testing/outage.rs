@@ -27,8 +27,8 @@ const IN_A_ROW: u32 = 20;
 const PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(4);
 
-/// R8: while everything fails, 1,000 messages cost few attempts and no dead letter, each at most
-/// the delivery it had and one more; after the recovery work goes on within the longest pause.
+/// R8: while everything fails, 1,000 messages cost few attempts and no dead letter, and no more
+/// deliveries than opened the switch; after the recovery work goes on within the longest pause.
 ///
 /// # Panics
 ///
@@ -76,9 +76,11 @@ pub async fn r8_an_outage_costs_few_attempts_and_no_dead_letter<H: Harness>(h: &
     })
     .await;
     stop(server).await;
-    let spent = needed.done.all().iter().map(Delivery::attempt).max();
-    assert!(spent <= Some(2), "attempts of a message: {spent:?}");
     let stats = counters.stats();
+    // One more delivery for each failure that was needed to open the switch. Where publishing is
+    // slow these may be failures of the same few messages.
+    let again = stats.received - MESSAGES as u64;
+    assert!(again < u64::from(IN_A_ROW), "{again} delivered again");
     assert_eq!((stats.switch_opened, stats.dead_lettered), (1, 0));
     assert!(h.dead_letters(&place.group).await.is_empty());
 }

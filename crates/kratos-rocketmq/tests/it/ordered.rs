@@ -73,7 +73,7 @@ fn fifo() -> Subscription {
     let policy = Policy::ordered().backoff(Backoff::fixed(Duration::from_millis(50)));
     Subscription::new(TOPIC, GROUP)
         .fifo()
-        .invisible_duration(Duration::from_secs(1))
+        .invisible_duration(Duration::from_secs(3))
         .ordered_policy(policy)
 }
 

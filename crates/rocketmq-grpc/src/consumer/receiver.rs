@@ -53,6 +53,9 @@ const LAST_LOOK: Duration = Duration::from_millis(10);
 const LAST_LOOK_IN_FLOW: Duration = Duration::from_millis(300);
 /// Messages flow if the last one is not older than this.
 const FLOW: Duration = Duration::from_secs(1);
+/// The HTTP/2 client tells the server of a cancelled receive in a task of its own. Until the server
+/// knows, it hands to that receive what is handed back: nobody hands back earlier than this.
+const CANCEL_SENT: Duration = Duration::from_millis(10);
 /// How long a stopped receive whose answer has begun is read.
 const READ_OUT_MAX: Duration = Duration::from_secs(2);
 
@@ -120,6 +123,10 @@ impl Source {
             self.busy
                 .store(outcome.messages >= asked, Ordering::Relaxed);
             self.intake.pool.close_credit(credit);
+            if self.is_over() {
+                tokio::time::sleep(CANCEL_SENT).await;
+                return;
+            }
             if !outcome.lost {
                 attempt_id = Uuid::new_v4();
             }

@@ -118,11 +118,11 @@ fn short_leases() -> DevBroker {
 async fn v5_5_messages_that_wait_behind_a_slow_handler_are_not_redelivered() {
     let (broker, got) = (short_leases(), Got::default());
     let slow = |State(got): State<Got>, delivery: Delivery| async move {
-        sleep(Duration::from_millis(400)).await;
+        sleep(Duration::from_millis(800)).await;
         got.add(delivery);
     };
     let subscription = Subscription::new(TOPIC, GROUP)
-        .invisible_duration(Duration::from_secs(1))
+        .invisible_duration(Duration::from_secs(2))
         .concurrency(1);
     let client = Client::of(broker.clone());
     let server = Server::new(client.clone())
