@@ -1,7 +1,7 @@
 # Two commands do everything on a machine with Rust: `make run` and `make test`.
 # The real server (rocketmq-up, e2e) wants Java 17, Maven and Python besides.
 
-.PHONY: run test lint doc laws proto rocketmq-up rocketmq-down e2e record chaos bench bench-baseline bench-real help
+.PHONY: run test lint doc browser laws proto rocketmq-up rocketmq-down e2e record chaos bench bench-baseline bench-real help
 
 # One service: HTTP on 127.0.0.1:8000, gRPC on 127.0.0.1:9000, the broker embedded. Ctrl-C drains.
 # The binary takes make's place, so a signal reaches it and its exit code is make's.
@@ -17,6 +17,9 @@ lint: ## formatting, clippy, docs, crate directions, features one by one
 
 doc:
 	cargo doc --no-deps
+
+browser: ## the admin server's pages in a headless Chromium; screenshots in target/screenshots
+	bash .ci/browser
 
 laws: ## the laws of drivers on the memory driver, at full size, optimised
 	cargo test --release -p kratos-broker --test it conformance::

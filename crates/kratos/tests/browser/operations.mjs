@@ -155,6 +155,7 @@ export function operations({ browser, shots }) {
       [states.dry, 60_000, /1 subscription needs help/, [/messages wait on the broker and none has arrived/, /nothing to read/]],
       [states.paused, 4000, /1 thing to look at/, [/Paused by hand/]],
       [states.heldUp, 4000, /1 subscription needs help/, [/Held up/, /Receiving from stock\.moves fails/]],
+      [states.unseen, 4000, /1 problem/, [/The subscriptions do not answer within 2 s/]],
       [states.dead, 4000, /1 problem/, [/The dispatcher has not turned for 31 s/]],
       [states.starting, 4000, /Starting for/, []],
     ];

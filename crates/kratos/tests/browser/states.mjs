@@ -114,6 +114,9 @@ export const starting = (t) => status(t, {
 
 export const dead = (t) => status(t, { liveness: { alive: false, heartbeat_ms: 31_000, reason: "the dispatcher has not turned for 31 s" }, subscriptions: four(t) });
 
+/** The admin server answers, and nobody behind it. */
+export const unseen = (t) => status(t, { liveness: { alive: true, heartbeat_ms: 3000, reason: "the subscriptions do not answer within 2 s: the dispatcher may be stuck" } });
+
 /** Texts that want to be more than text. */
 export const HOSTILE = '<img src=x onerror="window.pwned=1"><script>window.pwned=1</script>"\'><svg onload=window.pwned=1>';
 export const hostile = (t) => {
