@@ -35,8 +35,12 @@
 mod app;
 pub mod duration;
 #[cfg(feature = "config")]
+mod loaded;
+#[cfg(feature = "config")]
 mod loader;
 
 pub use self::app::Config;
+#[cfg(all(feature = "config", feature = "admin"))]
+pub(crate) use self::loaded::loaded;
 #[cfg(feature = "config")]
 pub use self::loader::{Loader, load};

@@ -4,14 +4,17 @@
 //! SIGTERM drains them all within one deadline. [`main`] gives it a runtime and an exit code.
 //!
 //! A [`Server`] is anything that can be bound and then served; a [`Resource`] anything that servers
-//! use and that must outlive them. This crate brings two servers, [`http`] and [`grpc`], and knows
-//! no message broker: those implement [`Server`] in crates of their own.
+//! use and that must outlive them. This crate brings the servers [`http`] and [`grpc`], and [`admin`]
+//! to look after them all; it knows no message broker: those implement [`Server`] in crates of their
+//! own.
 //!
 //! # Features
 //!
-//! `http`, `grpc`, `tls`, `config`, `telemetry` (all default), `trace`, and `test-util` for tests of
+//! `http`, `grpc`, `tls`, `config`, `telemetry`, `admin` (all default), `trace`, and `test-util` for tests of
 //! services; the lifecycle needs none.
 
+#[cfg(feature = "admin")]
+pub mod admin;
 mod app;
 pub mod config;
 mod context;

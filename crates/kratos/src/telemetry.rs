@@ -25,7 +25,9 @@ mod builder;
 mod config;
 mod export;
 mod identity;
+mod level;
 mod lines;
+mod prometheus;
 
 use std::sync::Arc;
 
@@ -38,9 +40,12 @@ use tokio::{
 use self::export::Losses;
 use crate::{Resource, Result, StartContext};
 
+#[cfg(feature = "admin")]
+pub(crate) use self::prometheus::prometheus;
 pub use self::{
     builder::Builder,
     config::{Config, Format},
+    level::{LogLevel, log_level},
 };
 
 /// Sets up logs and traces for the whole process.
@@ -60,6 +65,7 @@ pub fn init(config: &Config) -> Result<Telemetry> {
 pub struct Telemetry {
     provider: SdkTracerProvider,
     losses: Arc<Losses>,
+    level: LogLevel,
 }
 
 impl Telemetry {
@@ -70,6 +76,12 @@ impl Telemetry {
     /// A bad setting, named.
     pub fn builder(config: &Config) -> Result<Builder> {
         Builder::new(config)
+    }
+
+    /// What the log shows, and a hand to change it.
+    #[must_use]
+    pub fn log_level(&self) -> LogLevel {
+        self.level.clone()
     }
 }
 
@@ -86,7 +98,9 @@ impl Resource for Telemetry {
     /// Exports what is recorded, until `by`. What is lost is logged and no error: traces are best
     /// effort, and an absent collector does not make a clean stop a failed one.
     async fn close(self, by: Instant) -> Result<()> {
-        let Self { provider, losses } = self;
+        let Self {
+            provider, losses, ..
+        } = self;
         let left = by.saturating_duration_since(Instant::now());
         // The SDK waits on a thread of its own and blocks its caller meanwhile.
         let flush = task::spawn_blocking(move || provider.shutdown_with_timeout(left));

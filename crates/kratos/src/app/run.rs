@@ -213,9 +213,11 @@ impl Started {
         cx: &StartContext,
     ) -> Result<Vec<(String, Bound)>> {
         let mut bound = Vec::with_capacity(servers.len());
+        let mut endpoints = Vec::new();
         for server in servers {
             let name = server.name().to_owned();
-            for entry in server.describe().entries() {
+            let described = server.describe();
+            for entry in described.entries() {
                 info!(server = name, "{entry}");
             }
             let step = step::run(cx.deadline, server.bind(cx.clone())).await;
@@ -224,12 +226,12 @@ impl Started {
                 info!(server = name, %endpoint, "listening");
             }
             self.handle.bound(&name, &server.endpoints);
+            // Who looks after the process knows where that is; clients have no business there.
+            if described.kind() != "admin" {
+                endpoints.extend_from_slice(&server.endpoints);
+            }
             bound.push((name, server));
         }
-        let endpoints = bound
-            .iter()
-            .flat_map(|(_, server)| server.endpoints.clone())
-            .collect();
         self.info.set_endpoints(endpoints);
         Ok(bound)
     }

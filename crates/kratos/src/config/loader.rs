@@ -14,6 +14,7 @@ use self::{
     de::Node,
     fault::{Fault, report},
 };
+use super::loaded;
 use crate::{Error, Result};
 
 /// Most errors that one load reports.
@@ -29,10 +30,13 @@ const ERRORS_MAX: usize = 20;
 /// A named file that cannot be read or is not TOML, unknown keys, missing keys, wrong values. The
 /// message says all that is wrong and where.
 pub fn load<T: DeserializeOwned>(name: &str) -> Result<T> {
-    Loader::new(name)
+    let loader = Loader::new(name)
         .args(process::args_os().skip(1))
-        .vars(process::vars_os())
-        .load()
+        .vars(process::vars_os());
+    let (config, figment, root) = loader.read()?;
+    // For the admin server, without what is secret.
+    loaded::remember(&figment, &root);
+    Ok(config)
 }
 
 /// [`load`] with the command line and the environment given by the caller, for tests and for
@@ -98,12 +102,18 @@ impl Loader {
     ///
     /// As [`load`].
     pub fn load<T: DeserializeOwned>(self) -> Result<T> {
+        self.read().map(|(config, ..)| config)
+    }
+
+    /// The configuration, and what it was read from.
+    fn read<T: DeserializeOwned>(self) -> Result<(T, Figment, Value)> {
         let figment = self.merge()?;
         // The empty path is the whole value.
         let root = figment.find_value("").map_err(|error| {
             Error::msg("the sources of the configuration do not fit together").with_source(error)
         })?;
-        read(&figment, root).map_err(|faults| report(&faults))
+        let config = read(&figment, root.clone()).map_err(|faults| report(&faults))?;
+        Ok((config, figment, root))
     }
 
     fn merge(self) -> Result<Figment> {

@@ -17,6 +17,7 @@ use tracing_subscriber::{
     filter::{EnvFilter, filter_fn},
     fmt::{MakeWriter, writer::BoxMakeWriter},
     layer::SubscriberExt,
+    reload,
     util::SubscriberInitExt,
 };
 
@@ -24,6 +25,7 @@ use super::{
     Config, Telemetry,
     export::{self, Losses, Watched},
     identity,
+    level::LogLevel,
     lines::Lines,
 };
 use crate::{Error, Result};
@@ -116,16 +118,23 @@ impl Builder {
             .with_tracked_inactivity(false)
             .with_tracer(tracer);
         let lines = Lines::new(self.config.format, self.writer, self.colours, service);
+        let (filter, reload) = reload::Layer::new(self.filter);
+        let level = LogLevel::new(&self.config.log, reload);
         let subscriber = Registry::default()
             .with(spans.with_filter(filter_fn(is_traced)))
             .with(
                 lines
                     .with_filter(filter_fn(is_not_reported_twice))
-                    .with_filter(self.filter),
+                    .with_filter(filter),
             );
 
         let losses = self.losses;
-        (Telemetry { provider, losses }, Dispatch::new(subscriber))
+        let telemetry = Telemetry {
+            provider,
+            losses,
+            level,
+        };
+        (telemetry, Dispatch::new(subscriber))
     }
 
     /// Makes the subscriber that of the whole process, and the tracer OpenTelemetry's global one.
@@ -138,6 +147,7 @@ impl Builder {
         dispatch.try_init().map_err(|error| {
             Error::msg("telemetry is set up already: do it once per process").with_source(error)
         })?;
+        telemetry.level.install();
         global::set_text_map_propagator(TraceContextPropagator::new());
         global::set_tracer_provider(telemetry.provider.clone());
         Ok(telemetry)

@@ -1,6 +1,8 @@
 //! What the crate promises, seen from outside.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[cfg(all(feature = "admin", feature = "config", feature = "telemetry"))]
+mod admin;
 #[cfg(all(feature = "http", feature = "grpc"))]
 mod calls;
 #[cfg(feature = "config")]

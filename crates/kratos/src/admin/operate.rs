@@ -1,0 +1,268 @@
+//! What may be done from outside, where the configuration allows it.
+
+use std::{future::Future, time::Duration};
+
+use ::http::{HeaderMap, StatusCode, header};
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{Path, State, rejection::BytesRejection, rejection::PathRejection},
+};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio::time::timeout;
+
+use super::{
+    answer::Problem,
+    routes::{Admin, BODY_MAX},
+};
+use crate::{Action, Refusal};
+
+/// How long an action may take: a runtime that is blocked does none.
+const ACTION_MAX: Duration = Duration::from_secs(10);
+
+/// How long dead letters may be read, or sent back, in one request.
+const LETTERS_MAX: Duration = Duration::from_secs(120);
+
+/// Most dead letters of one list.
+const LIST_MAX: usize = 100;
+
+/// Most dead letters of one replay, and how many if the request does not say.
+const REPLAY_MAX: usize = 10_000;
+const REPLAY: usize = 100;
+
+type Answer = Result<Json<Value>, Problem>;
+type Id = Result<Path<String>, PathRejection>;
+type Body = Result<Bytes, BytesRejection>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Concurrency {
+    concurrency: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AtMost {
+    at_most: Option<usize>,
+}
+
+pub(super) async fn pause(
+    State(admin): State<Admin>,
+    id: Id,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    admin.allowed()?;
+    let _nothing: Nothing = json_of(&headers, body)?;
+    admin.act(id_of(id)?, Action::Pause).await
+}
+
+pub(super) async fn resume(
+    State(admin): State<Admin>,
+    id: Id,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    admin.allowed()?;
+    let _nothing: Nothing = json_of(&headers, body)?;
+    admin.act(id_of(id)?, Action::Resume).await
+}
+
+pub(super) async fn concurrency(
+    State(admin): State<Admin>,
+    id: Id,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    admin.allowed()?;
+    let Concurrency { concurrency } = json_of(&headers, body)?;
+    admin
+        .act(id_of(id)?, Action::Concurrency(concurrency))
+        .await
+}
+
+pub(super) async fn dead_letters(State(admin): State<Admin>, id: Id) -> Answer {
+    let id = id_of(id)?;
+    admin
+        .letters(id, LIST_MAX, |live, id, max| live.dead_letters(id, max))
+        .await
+}
+
+pub(super) async fn replay(
+    State(admin): State<Admin>,
+    id: Id,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    admin.allowed()?;
+    let AtMost { at_most } = json_of(&headers, body)?;
+    let most = at_most.unwrap_or(REPLAY);
+    if !(1..=REPLAY_MAX).contains(&most) {
+        return Err(Problem::bad(format!("at_most is 1 to {REPLAY_MAX}")));
+    }
+    let id = id_of(id)?;
+    tracing::info!(
+        subscription = id,
+        at_most = most,
+        "dead letters are replayed by hand"
+    );
+    admin
+        .letters(id, most, |live, id, max| live.replay(id, max))
+        .await
+}
+
+pub(super) async fn log_level() -> Answer {
+    #[cfg(feature = "telemetry")]
+    if let Some(level) = crate::telemetry::log_level() {
+        return Ok(Json(json!({ "log_level": level.get() })));
+    }
+    Err(no_log())
+}
+
+pub(super) async fn set_log_level(State(admin): State<Admin>, body: Body) -> Answer {
+    admin.allowed()?;
+    let body = bytes_of(body)?;
+    let text = std::str::from_utf8(&body);
+    let text =
+        text.map_err(|_| Problem::bad("the body is not UTF-8: write info,my_crate=debug"))?;
+    #[cfg(feature = "telemetry")]
+    if let Some(level) = crate::telemetry::log_level() {
+        let set = level.set(text.trim());
+        set.map_err(|error| Problem::bad(crate::error_chain(&error).to_string()))?;
+        tracing::info!(log_level = text.trim(), "log level changed by hand");
+        return Ok(Json(json!({ "log_level": level.get() })));
+    }
+    let _unused = text;
+    Err(no_log())
+}
+
+fn no_log() -> Problem {
+    Problem::not_found("the log is not ours: set it up with kratos::telemetry::init")
+}
+
+fn id_of(id: Id) -> Result<String, Problem> {
+    id.map(|Path(id)| id)
+        .map_err(|error| Problem::bad(format!("the path is no id: {error}")))
+}
+
+fn bytes_of(body: Body) -> Result<Bytes, Problem> {
+    body.map_err(|error| {
+        let status = error.status();
+        Problem::new(
+            status,
+            match status {
+                StatusCode::PAYLOAD_TOO_LARGE => {
+                    format!("the body is longer than {BODY_MAX} bytes")
+                }
+                _ => format!("the body cannot be read: {error}"),
+            },
+        )
+    })
+}
+
+/// A body that is JSON and says so: no form of another web site's can, without asking first.
+fn json_of<T: for<'de> Deserialize<'de>>(headers: &HeaderMap, body: Body) -> Result<T, Problem> {
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|kind| kind.to_str().ok());
+    let kind = kind
+        .and_then(|kind| kind.split(';').next())
+        .unwrap_or_default();
+    if !kind.trim().eq_ignore_ascii_case("application/json") {
+        let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+        let message = "send JSON, with content-type: application/json";
+        return Err(Problem::new(status, message));
+    }
+    // Fields have names here: a list would do for serde.
+    let fields: serde_json::Result<Map<String, Value>> = serde_json::from_slice(&bytes_of(body)?);
+    fields
+        .and_then(|fields| T::deserialize(Value::Object(fields)))
+        .map_err(|error| Problem::bad(format!("the body is not what is expected here: {error}")))
+}
+
+// === impl Admin ===
+
+impl Admin {
+    fn allowed(&self) -> Result<(), Problem> {
+        if self.actions {
+            return Ok(());
+        }
+        Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "actions are not allowed: set admin.actions = true (KRATOS_ADMIN__ACTIONS=true)",
+        ))
+    }
+
+    async fn act(&self, id: String, action: Action) -> Answer {
+        let servers = self.handle.servers();
+        let acting = async move {
+            let mut refused = unknown(&id);
+            for live in servers.iter().filter_map(|s| s.description.live_view()) {
+                match live.act(&id, action) {
+                    Ok(()) => return Ok(json!({ "done": true })),
+                    Err(refusal) if refusal.is_unknown() => {}
+                    Err(refusal) => refused = refusal,
+                }
+            }
+            Err(refused)
+        };
+        self.on_app(ACTION_MAX, acting).await
+    }
+
+    async fn letters(
+        &self,
+        id: String,
+        max: usize,
+        ask: impl Fn(&dyn crate::Live, &str, usize) -> crate::Answer<Value> + Send + 'static,
+    ) -> Answer {
+        let servers = self.handle.servers();
+        let asking = async move {
+            let mut refused = unknown(&id);
+            for server in servers {
+                let Some(live) = server.description.live_view() else {
+                    continue;
+                };
+                let answer = ask(&**live, &id, max);
+                match answer.await {
+                    Ok(letters) => return Ok(letters),
+                    Err(refusal) if refusal.is_unknown() => {}
+                    Err(refusal) => refused = refusal,
+                }
+            }
+            Err(refused)
+        };
+        self.on_app(LETTERS_MAX, asking).await
+    }
+
+    /// Does it where the servers are; gives it up when it takes too long.
+    async fn on_app(
+        &self,
+        max: Duration,
+        work: impl Future<Output = Result<Value, Refusal>> + Send + 'static,
+    ) -> Answer {
+        let task = tokio_util::task::AbortOnDropHandle::new(self.app.spawn(work));
+        match timeout(max, task).await {
+            Ok(Ok(done)) => Ok(Json(done?)),
+            Ok(Err(_panicked)) => Err(Problem::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "it panicked: the log says where",
+            )),
+            Err(_elapsed) => Err(Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("not done within {} s: see /livez", max.as_secs()),
+            )),
+        }
+    }
+}
+
+fn unknown(id: &str) -> Refusal {
+    let id: String = id.chars().take(200).collect();
+    Refusal::unknown(format!(
+        "there is no subscription {id}: /subscriptions lists their ids"
+    ))
+}
