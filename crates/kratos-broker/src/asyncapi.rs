@@ -71,8 +71,8 @@ pub fn document<'s, D: Driver>(
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Part<'a> {
-    /// The broker itself.
-    Broker,
+    /// The broker.
+    Server,
     /// A topic.
     Topic(TopicPart<'a>),
     /// What a group consumes of a topic.

@@ -16,7 +16,7 @@ pub(crate) fn extension(
     part: Part<'_>,
 ) -> Option<Value> {
     match part {
-        Part::Broker => (!namespace.is_empty()).then(|| json!({ "namespace": namespace })),
+        Part::Server => (!namespace.is_empty()).then(|| json!({ "namespace": namespace })),
         Part::Topic(part) => topic_type(&part, transactional).map(|it| json!({ "topicType": it })),
         Part::Subscription(part) => Some(subscription(&part)),
         Part::Publisher(part) => publisher(&part),

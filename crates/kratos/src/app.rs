@@ -263,6 +263,11 @@ impl App {
         }
     }
 
+    #[cfg(feature = "cli")]
+    pub(crate) fn stop_timeout_now(&self) -> Duration {
+        self.config.stop_timeout
+    }
+
     /// Runs the App until it is stopped.
     ///
     /// # Errors

@@ -1,6 +1,8 @@
 //! What a server serves, for people and for programs, told before it does anything.
 
 mod check;
+#[cfg(feature = "cli")]
+mod command;
 mod documents;
 
 use std::{fmt, sync::Arc};
@@ -8,6 +10,8 @@ use std::{fmt, sync::Arc};
 use serde::Serialize;
 
 pub use self::check::{Check, Finding};
+#[cfg(feature = "cli")]
+pub use self::command::{Command, CommandContext};
 use crate::Live;
 
 /// What a server serves: its entries, its parts of documents, what can be checked before it starts,
@@ -31,6 +35,8 @@ pub struct Description {
     documents: Vec<Document>,
     checks: Vec<Check>,
     live: Option<Arc<dyn Live>>,
+    #[cfg(feature = "cli")]
+    commands: Vec<Command>,
 }
 
 /// One thing that a server serves, in the start log and on the operations page.
@@ -80,6 +86,14 @@ impl Description {
         self
     }
 
+    /// Adds a command to the command line of the service.
+    #[cfg(feature = "cli")]
+    #[must_use]
+    pub fn command(mut self, command: Command) -> Self {
+        self.commands.push(command);
+        self
+    }
+
     /// Sets the view of the server while it runs.
     #[must_use]
     pub fn live(mut self, live: Arc<dyn Live>) -> Self {
@@ -109,6 +123,13 @@ impl Description {
     #[must_use]
     pub fn checks(&self) -> &[Check] {
         &self.checks
+    }
+
+    /// What it brings to the command line of the service.
+    #[cfg(feature = "cli")]
+    #[must_use]
+    pub fn commands(&self) -> &[Command] {
+        &self.commands
     }
 
     /// The view of the server while it runs, if it has one.

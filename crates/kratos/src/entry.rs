@@ -54,9 +54,16 @@ where
     Fut: Future<Output = Result<(), E>> + Send + 'static,
     E: Into<BoxError>,
 {
-    let run = async move { run().await.map_err(Error::from_any) };
+    exit(async move {
+        let ended = run().await.map_err(Error::from_any);
+        ended.map(|()| ExitCode::SUCCESS)
+    })
+}
+
+/// [`main`] of a future that knows its exit code.
+pub(crate) fn exit(run: impl Future<Output = Result<ExitCode>> + Send + 'static) -> ExitCode {
     match supervise(run) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("error: {}", error_chain(&error));
             ExitCode::FAILURE
@@ -64,7 +71,7 @@ where
     }
 }
 
-fn supervise(run: impl Future<Output = Result<()>> + Send + 'static) -> Result<()> {
+fn supervise(run: impl Future<Output = Result<ExitCode>> + Send + 'static) -> Result<ExitCode> {
     let supervisor = runtime(&mut Builder::new_current_thread())?;
     let workers = runtime(&mut Builder::new_multi_thread())?;
     if let Some(result) = supervisor.block_on(serve_signals(&workers, run))? {
@@ -89,8 +96,8 @@ fn runtime(builder: &mut Builder) -> Result<Runtime> {
 /// its deadline.
 async fn serve_signals(
     workers: &Runtime,
-    run: impl Future<Output = Result<()>> + Send + 'static,
-) -> Result<Option<Result<()>>> {
+    run: impl Future<Output = Result<ExitCode>> + Send + 'static,
+) -> Result<Option<Result<ExitCode>>> {
     let (sender, signals) = Signals::channel();
     tokio::spawn(signal::forward(sender.clone())?);
     let mut stops = process::install(signals.clone());
@@ -107,7 +114,7 @@ async fn serve_signals(
                 seen = sender.count();
                 let Some(by) = on_signal(seen, &stops) else {
                     task.abort();
-                    return Ok(Some(Ok(())));
+                    return Ok(Some(Ok(ExitCode::SUCCESS)));
                 };
                 signalled = Some(signalled.map_or(by, |earlier| earlier.min(by)));
             }

@@ -16,6 +16,8 @@
 #[cfg(feature = "admin")]
 pub mod admin;
 mod app;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod config;
 mod context;
 mod description;
@@ -47,6 +49,8 @@ pub mod tls;
 #[cfg(feature = "trace")]
 pub mod trace;
 
+#[cfg(feature = "cli")]
+pub use self::description::{Command, CommandContext};
 pub use self::{
     app::{App, AppDescription, Handle, HookContext, Outcome, Phase, ServerState, ServerStatus},
     config::Config,

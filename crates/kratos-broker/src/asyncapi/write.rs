@@ -52,7 +52,7 @@ impl<'d, D: Driver> Document<'d, D> {
             documented: documented.map(|schema| (schema.id, schema)).collect(),
         };
         let broker = json!({ "host": driver.host(), "protocol": D::SYSTEM });
-        let broker = document.extended(broker, Part::Broker);
+        let broker = document.extended(broker, Part::Server);
         document.servers.insert(document.server.clone(), broker);
         document
     }
