@@ -1,12 +1,16 @@
 //! Commands, for the program of this crate and for a service's own.
+//!
+//! A service whose `main` is [`kratos::cli::main`] has them by its [`Client`], which is a resource
+//! of its App: `saver-service dead-letters list logger-saver`.
 
 use std::{
     io::{self, Write},
     time::{Duration, SystemTime},
 };
 
-use clap::{Args, Subcommand};
+use clap::{Args, FromArgMatches, Subcommand};
 use kratos_broker::{DeadLetterView, Error, ErrorKind, Replay, ReplayEnded, ReplayReport, Result};
+use tokio::time::Instant;
 
 use crate::{Client, replay};
 
@@ -82,6 +86,30 @@ pub struct Which {
     /// Ends when nothing has come for so long.
     #[arg(long, default_value = "15s", value_parser = humantime::parse_duration)]
     idle: Duration,
+}
+
+/// How long a client may take to say good-bye after a command.
+const CLOSE: Duration = Duration::from_secs(3);
+
+/// What a client brings to the command line of its service.
+pub(crate) fn command(client: &Client) -> kratos::Command {
+    let about = "What groups have given up: list it, send it back";
+    let clap = DeadLetters::augment_subcommands(clap::Command::new("dead-letters"));
+    // In place of what is said of the type.
+    let clap = clap.about(about).long_about(None).subcommand_required(true);
+    let client = client.clone();
+    kratos::Command::new(clap, move |cx| {
+        let client = client.clone();
+        async move {
+            let command = DeadLetters::from_arg_matches(cx.matches());
+            let command = command.map_err(kratos::Error::from_any)?;
+            // Whole lines, as they come, from whichever thread.
+            let done = command.run(&client, cx.stopped(), &mut io::stdout()).await;
+            let closed = kratos::Resource::close(client, Instant::now() + CLOSE).await;
+            done.map_err(kratos::Error::from)?;
+            closed
+        }
+    })
 }
 
 // === impl DeadLetters ===

@@ -495,6 +495,8 @@ impl Resource for Client {
 
     fn describe(&self) -> Description {
         let described = Description::new("broker").check(check::reachable(self));
+        #[cfg(feature = "cli")]
+        let described = described.command(crate::cli::command(self));
         let topics = self.shared.lock().sends_to();
         let described = topics
             .into_iter()

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use kratos::{Error, Resource, Result, StartContext};
+use kratos::{Check, Description, Error, Finding, Resource, Result, StartContext};
 use sqlx::Pool;
 use tokio::{
     task::JoinHandle,
@@ -71,6 +71,21 @@ impl<DB: Database> Upkeep<DB> {
 impl<DB: Database> Resource for Upkeep<DB> {
     fn name(&self) -> &str {
         "kratos-sqlx"
+    }
+
+    fn describe(&self) -> Description {
+        let pool = self.pool.clone();
+        let database = Check::new("database answers", move || {
+            let pool = pool.clone();
+            async move {
+                let connected = pool.acquire().await;
+                connected.map(|_| String::new()).map_err(|error| {
+                    let wrong = kratos::error_chain(&error).to_string();
+                    Finding::new(wrong, "start it, or mend the address that the pool has")
+                })
+            }
+        });
+        Description::new("database").check(database)
     }
 
     async fn open(&mut self, _cx: StartContext) -> Result<()> {

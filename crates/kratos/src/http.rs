@@ -45,7 +45,7 @@ pub struct Server {
     name: String,
     config: Config,
     router: Router,
-    openapi: Option<serde_json::Value>,
+    openapi: Vec<serde_json::Value>,
 }
 
 impl Server {
@@ -55,7 +55,7 @@ impl Server {
             name: "http".to_owned(),
             config,
             router,
-            openapi: None,
+            openapi: Vec::new(),
         }
     }
 
@@ -65,10 +65,11 @@ impl Server {
         self
     }
 
-    /// Sets the OpenAPI document of these routes, or the part of it that `paths` and `components`
-    /// are: the admin server shows it, and the start log its routes.
+    /// Adds the OpenAPI document of these routes, or the part of it that `paths` and `components`
+    /// are: the admin server and the command line show it, and the start log its routes. Routers that
+    /// were merged each have their part. utoipa's `OpenApi`, say, is one by `serde_json::to_value`.
     pub fn openapi(mut self, document: serde_json::Value) -> Self {
-        self.openapi = Some(document);
+        self.openapi.push(document);
         self
     }
 }
@@ -95,15 +96,14 @@ impl crate::Server for Server {
 
     fn describe(&self) -> Description {
         let described = Description::new("http");
-        let Some(openapi) = &self.openapi else {
-            return described;
-        };
-        routes(openapi)
-            .into_iter()
-            .fold(described, |all, route| {
-                all.entry(Entry::new("route", route))
-            })
-            .document(Document::new("openapi", openapi.clone()))
+        self.openapi.iter().fold(described, |described, openapi| {
+            let routes = routes(openapi).into_iter();
+            routes
+                .fold(described, |all, route| {
+                    all.entry(Entry::new("route", route))
+                })
+                .document(Document::new("openapi", openapi.clone()))
+        })
     }
 
     async fn bind(self, cx: StartContext) -> Result<Bound> {

@@ -10,8 +10,8 @@
 //!
 //! # Features
 //!
-//! `http`, `grpc`, `tls`, `config`, `telemetry`, `admin` (all default), `trace`, and `test-util` for tests of
-//! services; the lifecycle needs none.
+//! `http`, `grpc`, `tls`, `config`, `telemetry`, `admin`, `cli` (all default), `trace`, and
+//! `test-util` for tests of services; the lifecycle needs none.
 
 #[cfg(feature = "admin")]
 pub mod admin;

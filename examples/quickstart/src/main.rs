@@ -20,10 +20,10 @@ struct Config {
 }
 
 fn main() -> ExitCode {
-    kratos::main(run)
+    kratos::cli::main(app)
 }
 
-async fn run() -> kratos::Result<()> {
+async fn app() -> kratos::Result<App> {
     let config: Config = kratos::config::load("quickstart")?;
     let telemetry = telemetry::init(&config.telemetry)?;
     let store = Store::new(config.store);
@@ -34,7 +34,9 @@ async fn run() -> kratos::Result<()> {
     let http_server = http::Server::new(
         config.http,
         report_service::routes(reports.clone()).merge(saver_service::routes(store.clone())),
-    );
+    )
+    .openapi(report_service::openapi())
+    .openapi(saver_service::openapi());
     let grpc_server = grpc::Server::new(config.grpc).add_service(report_service::service(reports));
     let rocketmq_server = rocketmq::Server::new(client.clone())
         .subscribe(
@@ -49,7 +51,7 @@ async fn run() -> kratos::Result<()> {
         )
         .with_state(store.clone());
 
-    App::new()
+    Ok(App::new()
         .name("quickstart")
         .version(env!("CARGO_PKG_VERSION"))
         .config(config.app)
@@ -58,7 +60,5 @@ async fn run() -> kratos::Result<()> {
         .resource(client)
         .server(http_server)
         .server(grpc_server)
-        .server(rocketmq_server)
-        .run()
-        .await
+        .server(rocketmq_server))
 }

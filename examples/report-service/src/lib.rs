@@ -5,10 +5,12 @@
 
 mod grpc;
 mod http;
+mod openapi;
 mod reports;
 
 pub use self::{
     grpc::service,
     http::routes,
+    openapi::openapi,
     reports::{PostError, Reports, TOPIC_EVENT, TOPIC_USER},
 };

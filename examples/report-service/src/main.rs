@@ -18,26 +18,24 @@ struct Config {
 }
 
 fn main() -> ExitCode {
-    kratos::main(run)
+    kratos::cli::main(app)
 }
 
-async fn run() -> kratos::Result<()> {
+async fn app() -> kratos::Result<App> {
     let config: Config = kratos::config::load("report-service")?;
     let telemetry = telemetry::init(&config.telemetry)?;
     let client = rocketmq::Client::new(config.rocketmq)?.publishes([TOPIC_EVENT, TOPIC_USER]);
     let reports = Reports::new(client.publisher());
 
-    App::new()
+    Ok(App::new()
         .name("report-service")
         .version(env!("CARGO_PKG_VERSION"))
         .config(config.app)
         .resource(telemetry)
         .resource(client)
-        .server(http::Server::new(
-            config.http,
-            report_service::routes(reports.clone()),
-        ))
-        .server(grpc::Server::new(config.grpc).add_service(report_service::service(reports)))
-        .run()
-        .await
+        .server(
+            http::Server::new(config.http, report_service::routes(reports.clone()))
+                .openapi(report_service::openapi()),
+        )
+        .server(grpc::Server::new(config.grpc).add_service(report_service::service(reports))))
 }

@@ -42,8 +42,8 @@ impl Reports {
     #[must_use]
     pub fn new(publisher: rocketmq::Publisher) -> Self {
         Self {
-            events: rocketmq::TopicPublisher::json(publisher.clone(), TOPIC_EVENT),
-            users: rocketmq::TopicPublisher::json(publisher, TOPIC_USER),
+            events: rocketmq::TopicPublisher::json(publisher.clone(), TOPIC_EVENT).schema(),
+            users: rocketmq::TopicPublisher::json(publisher, TOPIC_USER).schema(),
         }
     }
 

@@ -6,10 +6,12 @@
 
 mod handlers;
 mod list;
+mod openapi;
 mod store;
 
 pub use self::{
     handlers::{GROUP, SaveError, TOPIC_EVENT, TOPIC_USER, save_event, save_status},
     list::routes,
+    openapi::openapi,
     store::{Config, Kind, Report, Store},
 };

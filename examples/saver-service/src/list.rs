@@ -7,15 +7,16 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Store;
 
 /// Most reports that one answer holds.
-const LIMIT_MAX: u32 = 1000;
+pub(crate) const LIMIT_MAX: u32 = 1000;
 
 /// Reports in an answer when the caller does not say.
-const LIMIT_DEFAULT: u32 = 100;
+pub(crate) const LIMIT_DEFAULT: u32 = 100;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,8 +24,9 @@ struct Page {
     limit: Option<u32>,
 }
 
-#[derive(Debug, Serialize)]
-struct Problem {
+/// Why there is no list.
+#[derive(Debug, JsonSchema, Serialize)]
+pub(crate) struct Problem {
     code: u16,
     msg: String,
 }

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use kratos::{App, http, telemetry};
-use kratos_rocketmq as rocketmq;
+use kratos_rocketmq::{self as rocketmq, Subscription};
+use report_proto::{AcceptStatusReportData, RealTimeWarehousingData};
 use saver_service::{GROUP, Store, TOPIC_EVENT, TOPIC_USER, save_event, save_status};
 use serde::Deserialize;
 
@@ -18,28 +19,35 @@ struct Config {
 }
 
 fn main() -> ExitCode {
-    kratos::main(run)
+    kratos::cli::main(app)
 }
 
-async fn run() -> kratos::Result<()> {
+async fn app() -> kratos::Result<App> {
     let config: Config = kratos::config::load("saver-service")?;
     let telemetry = telemetry::init(&config.telemetry)?;
     let store = Store::new(config.store);
     let client = rocketmq::Client::new(config.rocketmq)?;
     let consumer = rocketmq::Server::new(client.clone())
-        .subscribe(TOPIC_EVENT, GROUP, save_event)
-        .subscribe(TOPIC_USER, GROUP, save_status)
+        .subscribe_with(
+            Subscription::new(TOPIC_EVENT, GROUP).schema::<RealTimeWarehousingData>(),
+            save_event,
+        )
+        .subscribe_with(
+            Subscription::new(TOPIC_USER, GROUP).schema::<AcceptStatusReportData>(),
+            save_status,
+        )
         .with_state(store.clone());
 
-    App::new()
+    Ok(App::new()
         .name("saver-service")
         .version(env!("CARGO_PKG_VERSION"))
         .config(config.app)
         .resource(telemetry)
         .resource(store.clone())
         .resource(client)
-        .server(http::Server::new(config.http, saver_service::routes(store)))
-        .server(consumer)
-        .run()
-        .await
+        .server(
+            http::Server::new(config.http, saver_service::routes(store))
+                .openapi(saver_service::openapi()),
+        )
+        .server(consumer))
 }

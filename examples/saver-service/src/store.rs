@@ -2,11 +2,12 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use kratos::{Error, Resource, Result, StartContext};
+use kratos::{Check, Description, Error, Finding, Resource, Result, StartContext};
 use report_proto::{AcceptStatusReportData, RealTimeWarehousingData};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sqlx::{
-    Row, SqlitePool,
+    ConnectOptions, Row, SqlitePool,
     sqlite::{
         SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
     },
@@ -94,7 +95,7 @@ pub struct Store {
 }
 
 /// Which topic a report came by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// `logger_report_event`.
@@ -104,7 +105,7 @@ pub enum Kind {
 }
 
 /// A stored report, as it is listed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
     /// The broker's id of the message.
@@ -229,6 +230,12 @@ impl Resource for Store {
         "store"
     }
 
+    fn describe(&self) -> Description {
+        let path = self.path.clone();
+        let database = Check::new("database", move || ask(path.clone()));
+        Description::new("database").check(database)
+    }
+
     async fn open(&mut self, _cx: StartContext) -> Result<()> {
         let failed = |error: sqlx::Error| {
             let hint = "set store.path to a file in a folder that this process may write";
@@ -252,6 +259,32 @@ impl Resource for Store {
         let closed = tokio::time::timeout_at(by, self.pool.close()).await;
         closed.map_err(|_| Error::msg("a connection to the database was still in use"))
     }
+}
+
+/// Looks at the file, and makes none.
+async fn ask(path: PathBuf) -> Result<String, Finding> {
+    if !path.exists() {
+        return Ok(format!(
+            "{} is not there: the start makes it",
+            path.display()
+        ));
+    }
+    let options = SqliteConnectOptions::new().filename(&path);
+    let connected = options.busy_timeout(BUSY_TIMEOUT).connect().await;
+    let asked = match connected {
+        Ok(mut database) => sqlx::raw_sql("SELECT count(*) FROM sqlite_schema")
+            .execute(&mut database)
+            .await
+            .map(drop),
+        Err(error) => Err(error),
+    };
+    asked.map(|()| path.display().to_string()).map_err(|error| {
+        let wrong = format!("{}: {}", path.display(), kratos::error_chain(&error));
+        Finding::new(
+            wrong,
+            "set store.path to a SQLite database, or to no file yet",
+        )
+    })
 }
 
 fn report(row: &SqliteRow) -> sqlx::Result<Report> {

@@ -301,21 +301,15 @@ impl<'r, D: Driver> Scan<'r, D> {
         }
         let soon = now + INVISIBLE / 2;
         let consumer = &self.consumer;
-        let held = self.held.iter_mut();
-        let held = held.map(|it| (&mut it.lease, &mut it.expires_at));
-        let fresh = self.fresh.iter_mut();
-        let fresh = fresh.map(|it| (&mut it.lease, &mut it.expires_at));
-        let due = held.chain(fresh).filter(|(_, at)| **at < soon);
-        let mut extended = stream::iter(due)
-            .map(|(lease, expires_at)| async move {
-                match consumer.extend(lease, INVISIBLE).await {
-                    Ok(until) => *expires_at = until,
-                    Err(error) if error.is_lease_lost() => *expires_at = now,
-                    Err(_) => return false,
-                }
-                true
-            })
-            .buffer_unordered(EXTEND_AT_ONCE);
+        // Collected: a stream of closures over references is not known to be `Send`.
+        let mut due = Vec::new();
+        for it in self.held.iter_mut().filter(|it| it.expires_at < soon) {
+            due.push(extend(consumer, &mut it.lease, &mut it.expires_at));
+        }
+        for it in self.fresh.iter_mut().filter(|it| it.expires_at < soon) {
+            due.push(extend(consumer, &mut it.lease, &mut it.expires_at));
+        }
+        let mut extended = stream::iter(due).buffer_unordered(EXTEND_AT_ONCE);
         let mut failed = false;
         while let Some(extended) = extended.next().await {
             failed |= !extended;
@@ -361,4 +355,14 @@ impl<'r, D: Driver> Scan<'r, D> {
             tracing::warn!(%error, group = %self.replay.reader, "the reader has not left its group");
         }
     }
+}
+
+/// Extends one lease; whether what failed may pass.
+async fn extend<C: Consumer>(consumer: &C, lease: &mut C::Lease, expires_at: &mut Instant) -> bool {
+    match consumer.extend(lease, INVISIBLE).await {
+        Ok(until) => *expires_at = until,
+        Err(error) if error.is_lease_lost() => *expires_at = Instant::now(),
+        Err(_) => return false,
+    }
+    true
 }

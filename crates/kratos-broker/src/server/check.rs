@@ -49,7 +49,7 @@ fn of<D: Driver>(driver: &D, plan: GroupPlan<()>) -> Check {
         let (driver, plan) = (driver.clone(), plan.clone());
         async move {
             let joined = join(&driver, &plan).await;
-            joined.map_err(|error| finding(&error))
+            joined.map_err(|error| finding::<D>(&error))
         }
     })
 }
@@ -72,10 +72,13 @@ async fn join<D: Driver>(driver: &D, plan: &GroupPlan<()>) -> Result<String> {
 }
 
 /// Errors of a start say what to do at their end.
-fn finding(error: &Error) -> Finding {
+fn finding<D: Driver>(error: &Error) -> Finding {
     let chain = kratos::error_chain(error).to_string();
     match chain.split_once(": create it: ") {
         Some((wrong, command)) => Finding::new(wrong, format!("create it: {command}")),
-        None => Finding::new(chain, "the start would fail with this"),
+        None if error.is_transient() => {
+            Finding::new(chain, format!("see whether {} answers", D::SYSTEM))
+        }
+        None => Finding::new(chain, "the start would fail so: mend it there, or here"),
     }
 }

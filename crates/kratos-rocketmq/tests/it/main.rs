@@ -4,6 +4,7 @@
 mod batches;
 mod config;
 mod dead_letters;
+mod documents;
 mod errors;
 mod kratos_transport;
 mod laws;

@@ -5,6 +5,8 @@
 mod admin;
 #[cfg(all(feature = "http", feature = "grpc"))]
 mod calls;
+#[cfg(feature = "cli")]
+mod cli;
 #[cfg(feature = "config")]
 mod config;
 mod defects;

@@ -17,7 +17,10 @@ fn generate(out: &Path) {
     }
     let mut builder = tonic_prost_build::configure()
         .out_dir(out)
-        .message_attribute(".", "#[derive(serde::Serialize, serde::Deserialize)]")
+        .message_attribute(
+            ".",
+            "#[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]",
+        )
         .message_attribute(".", "#[serde(default)]");
     for (path, attribute) in json_attributes(&fds) {
         builder = builder.field_attribute(path, attribute);
