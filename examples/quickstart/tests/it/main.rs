@@ -1,6 +1,9 @@
 //! The README's first minute, by the binary itself.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod cli;
+mod observability;
+
 use std::{
     fs::File,
     net::TcpListener,
