@@ -23,27 +23,33 @@ const WORDS: [&str; 14] = [
 ];
 
 /// What services expose, as Prometheus has it.
-const METRICS: [&str; 20] = [
-    "http_server_active_requests",
+const METRICS: [&str; 26] = [
     "http_server_request_duration_seconds",
-    "kratos_messaging_dead_letters_total",
-    "kratos_messaging_handed_back_total",
-    "kratos_messaging_in_flight",
-    "kratos_messaging_lag",
-    "kratos_messaging_lease_extensions_total",
-    "kratos_messaging_lease_losses_total",
-    "kratos_messaging_oldest_age_seconds",
-    "kratos_messaging_queue_time_seconds",
-    "kratos_messaging_retries_total",
-    "kratos_messaging_state",
-    "kratos_messaging_waiting",
+    "kratos_app_phase",
+    "kratos_app_uptime_seconds",
+    "kratos_message_dead_lettered_total",
+    "kratos_message_queue_duration_seconds",
+    "kratos_subscription_dead_lettered_total",
+    "kratos_subscription_dead_lettering",
+    "kratos_subscription_failed_total",
+    "kratos_subscription_handed_back_total",
+    "kratos_subscription_handled_total",
+    "kratos_subscription_in_flight",
+    "kratos_subscription_lag",
+    "kratos_subscription_lanes",
+    "kratos_subscription_leases_extended_total",
+    "kratos_subscription_leases_lost_total",
+    "kratos_subscription_oldest_age_seconds",
+    "kratos_subscription_oldest_held_seconds",
+    "kratos_subscription_received_total",
+    "kratos_subscription_retried_total",
+    "kratos_subscription_state",
+    "kratos_subscription_waiting",
     "messaging_client_consumed_messages_total",
     "messaging_client_operation_duration_seconds",
     "messaging_client_sent_messages_total",
     "messaging_process_duration_seconds",
     "rpc_server_call_duration_seconds",
-    "target_info",
-    "up",
 ];
 
 fn read(file: &str) -> String {
