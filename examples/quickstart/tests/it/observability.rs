@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use serde_json::Value;
 
 /// Words of PromQL that stand where a metric could.
-const WORDS: [&str; 14] = [
+const WORDS: [&str; 19] = [
     "and",
     "or",
     "unless",
@@ -19,7 +19,12 @@ const WORDS: [&str; 14] = [
     "offset",
     "inf",
     "nan",
-    "atan2",
+    "sum",
+    "min",
+    "max",
+    "avg",
+    "count",
+    "topk",
 ];
 
 /// What services expose, as Prometheus has it.
