@@ -18,6 +18,7 @@ mod intake;
 mod keeper;
 pub(crate) mod lane;
 mod lanes;
+pub(crate) mod metrics;
 mod queue;
 pub(crate) mod running;
 mod span;

@@ -7,6 +7,7 @@ use tracing::{Instrument, Span, field, level_filters::LevelFilter};
 
 use crate::{
     Error, Message, RecallHandle, Receipt, Resolution, Result, Transacted, driver::Driver,
+    engine::metrics::Sending,
 };
 
 pub(crate) use self::many::Draft;
@@ -47,8 +48,12 @@ impl<D: Driver> Publisher<D> {
         check(&self.driver, &message)?;
         let span = send_span(&self.driver, &message, false);
         inject(&span, &mut message);
+        let measured = Sending::begin(&self.driver, &message);
         let result = self.driver.publish(message).instrument(span.clone()).await;
         record(&span, result.as_ref());
+        if let Some(measured) = measured {
+            measured.ended(&result);
+        }
         result
     }
 
@@ -101,9 +106,13 @@ impl<D: Driver> Publisher<D> {
         check(&self.driver, &message)?;
         let span = send_span(&self.driver, &message, true);
         inject(&span, &mut message);
+        let measured = Sending::begin(&self.driver, &message);
         let done = self.driver.transaction(message, local);
         let result = done.instrument(span.clone()).await;
         record(&span, result.as_ref().map(|done| &done.receipt));
+        if let Some(measured) = measured {
+            measured.ended(&result);
+        }
         result
     }
 }

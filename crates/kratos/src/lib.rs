@@ -32,6 +32,8 @@ mod health;
 pub mod http;
 mod info;
 mod live;
+#[cfg(feature = "trace")]
+pub mod metrics;
 #[cfg(feature = "net")]
 mod net;
 mod process;

@@ -1,4 +1,4 @@
-//! Logs on stderr and traces over OTLP, set up once per process.
+//! Logs on stderr, traces and metrics over OTLP, set up once per process.
 //!
 //! ```no_run
 //! # async fn run() -> kratos::Result<()> {
@@ -14,6 +14,10 @@
 //! **Traces** do not depend on the log level: spans of level info and above are recorded, and events
 //! within them. A tracer is installed even when nothing is exported, so that trace ids exist in logs
 //! and travel on. What is not exported is reported once a minute at most.
+//!
+//! **Metrics** are recorded whether anybody reads them or not, once telemetry is installed:
+//! [`prometheus`] answers them as text, which the admin server shows at `/metrics`, and once a minute
+//! they go where the traces go.
 //!
 //! The service's name is [`Config::service_name`], else `OTEL_SERVICE_NAME`, else `service.name` in
 //! `OTEL_RESOURCE_ATTRIBUTES`, else the executable's name. Further attributes of
@@ -31,7 +35,7 @@ mod prometheus;
 
 use std::sync::Arc;
 
-use opentelemetry_sdk::{error::OTelSdkError, trace::SdkTracerProvider};
+use opentelemetry_sdk::{error::OTelSdkError, metrics::SdkMeterProvider, trace::SdkTracerProvider};
 use tokio::{
     task,
     time::{Instant, timeout_at},
@@ -40,12 +44,11 @@ use tokio::{
 use self::export::Losses;
 use crate::{Resource, Result, StartContext};
 
-#[cfg(feature = "admin")]
-pub(crate) use self::prometheus::prometheus;
 pub use self::{
     builder::Builder,
     config::{Config, Format},
     level::{LogLevel, log_level},
+    prometheus::prometheus,
 };
 
 /// Sets up logs and traces for the whole process.
@@ -64,11 +67,26 @@ pub fn init(config: &Config) -> Result<Telemetry> {
 #[must_use = "add it to the App, which flushes the spans when it stops"]
 pub struct Telemetry {
     provider: SdkTracerProvider,
+    meters: SdkMeterProvider,
+    registry: ::prometheus::Registry,
     losses: Arc<Losses>,
     level: LogLevel,
 }
 
 impl Telemetry {
+    /// The metrics so far, in Prometheus's text format.
+    #[must_use]
+    pub fn prometheus(&self) -> String {
+        prometheus::text(&self.registry)
+    }
+
+    /// What measures, for the instruments of the caller's own. Once telemetry is
+    /// [installed](Builder::install) it is OpenTelemetry's global one.
+    #[must_use]
+    pub fn meter_provider(&self) -> SdkMeterProvider {
+        self.meters.clone()
+    }
+
     /// Starts a set-up with a writer or an exporter of the caller's.
     ///
     /// # Errors
@@ -99,11 +117,20 @@ impl Resource for Telemetry {
     /// effort, and an absent collector does not make a clean stop a failed one.
     async fn close(self, by: Instant) -> Result<()> {
         let Self {
-            provider, losses, ..
+            provider,
+            meters,
+            losses,
+            ..
         } = self;
         let left = by.saturating_duration_since(Instant::now());
         // The SDK waits on a thread of its own and blocks its caller meanwhile.
-        let flush = task::spawn_blocking(move || provider.shutdown_with_timeout(left));
+        let flush = task::spawn_blocking(move || {
+            let meters = std::thread::spawn(move || meters.shutdown_with_timeout(left));
+            let flushed = provider.shutdown_with_timeout(left);
+            // Metrics that are not exported are numbers of the last minute: no word is lost on them.
+            let _at_the_same_time = meters.join();
+            flushed
+        });
         match timeout_at(by, flush).await {
             Ok(Ok(Ok(()) | Err(OTelSdkError::AlreadyShutdown))) => losses.report(),
             Err(_) | Ok(Ok(Err(OTelSdkError::Timeout(_)))) => {

@@ -136,6 +136,11 @@ where
     let batch = Deliveries::new(deliveries.collect());
     let rejected = batch.rejected();
     let span = span::process_batch(inbox, &batch);
+    let measured = settings.metrics.as_ref();
+    let measured = measured.map(|metrics| {
+        batch.iter().for_each(|delivery| metrics.starts(delivery));
+        (metrics, Instant::now(), batch.len())
+    });
 
     let work = Attempt::new(service, batch, cell, time_limit);
     let mut work = pin!(work);
@@ -145,6 +150,9 @@ where
         trace::scope(span.clone(), None, work.as_mut()).await
     };
     let Attempted { ended, panicked } = attempted;
+    if let Some((metrics, begun, messages)) = measured {
+        metrics.ended(messages, begun.elapsed(), ended.error_type());
+    }
     record(&span, &ended);
     let rejected = std::mem::take(&mut *rejected.lock().unwrap_or_else(PoisonError::into_inner));
     if let Ended::Done(outcomes) = &ended

@@ -19,6 +19,7 @@ use super::{
     counters::Counters,
     health::HealthBoard,
     lane::Desk,
+    metrics,
     queue::{Job, Queue},
     span::{Origin, Receiving},
     table::Table,
@@ -100,7 +101,7 @@ impl<C: Consumer> Intake<C> {
         let mut owed = 0;
         while let Some(offer) = self.offer(owed).await {
             let room = offer.room();
-            let receiving = Receiving::begin(&self.origin);
+            let (receiving, begun) = (Receiving::begin(&self.origin), Instant::now());
             let received = tokio::select! {
                 biased;
                 received = self.table.consumer().receive(&self.topic, room) => received,
@@ -113,6 +114,9 @@ impl<C: Consumer> Intake<C> {
                     let brought = batch.iter().map(|leased| &leased.delivery);
                     let describe = |to: &mut Attributes| self.table.consumer().describe(None, to);
                     receiving.brought(brought, describe);
+                    if !batch.is_empty() {
+                        metrics::received(&self.origin, begun.elapsed(), None);
+                    }
                     owed = owed.saturating_sub(batch.len());
                     if failures > 0 {
                         failures = 0;
@@ -127,6 +131,7 @@ impl<C: Consumer> Intake<C> {
                 Err(error) => {
                     failures = failures.saturating_add(1);
                     receiving.failed(&error);
+                    metrics::received(&self.origin, begun.elapsed(), Some(&error));
                     self.failed(&error, &mut logged);
                     tokio::select! {
                         () = sleep(BACKOFF.after(failures)) => {}

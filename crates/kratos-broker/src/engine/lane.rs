@@ -25,6 +25,7 @@ use super::{
     cell::{Cancel, LaneCell},
     control::Notes,
     counters::Counters,
+    metrics::Metrics,
     queue::{Job, Queue},
     span,
     switch::Switch,
@@ -124,6 +125,8 @@ pub(crate) struct Holds {
 /// What all lanes of one subscription share.
 pub(crate) struct LaneSettings {
     pub(crate) origin: Arc<span::Origin>,
+    /// While somebody reads metrics.
+    pub(crate) metrics: Option<Metrics>,
     pub(crate) policy: Policy,
     pub(crate) ordered_policy: Policy,
     pub(crate) handler_timeout: Option<Duration>,
@@ -266,6 +269,11 @@ where
     let (received, job) = job.part();
     let delivery = received.run(attempt, run);
     let (span, parent) = span::process(inbox, &delivery);
+    let measured = settings.metrics.as_ref();
+    let measured = measured.map(|metrics| {
+        metrics.starts(&delivery);
+        (metrics, Instant::now())
+    });
 
     let mut work = pin!(Attempt::new(service, delivery, &inbox.cell, time_limit));
     let attempted = match parent {
@@ -273,6 +281,9 @@ where
         Some(parent) => trace::scope_with(span.clone(), parent, work.as_mut()).await,
     };
     let Attempted { ended, panicked } = attempted;
+    if let Some((metrics, begun)) = measured {
+        metrics.ended(1, begun.elapsed(), ended.error_type());
+    }
     if let Ended::Done(()) = ended {
         inbox.settles(ticket, &span, Settlement::Ack);
         inbox.succeeded(job.probe);
@@ -305,21 +316,28 @@ async fn let_others_run() {
 }
 
 pub(super) fn record<R>(span: &Span, ended: &Ended<R>) {
-    match ended {
-        Ended::Done(_) => {}
-        Ended::Failed(failure) => {
-            span.record("error.type", failure.error_type());
-            if !failure.is_put_off() {
-                span.record("otel.status_code", "ERROR");
-            }
-        }
-        Ended::Cancelled(why) => {
-            let why = match why {
-                Cancel::LeaseLost | Cancel::BatchLost => "lease_lost",
-                Cancel::Shutdown => "shutdown",
-            };
-            span.record("error.type", why);
-        }
+    let Some(error_type) = ended.error_type() else {
+        return;
+    };
+    span.record("error.type", error_type);
+    if let Ended::Failed(failure) = ended
+        && !failure.is_put_off()
+    {
+        span.record("otel.status_code", "ERROR");
+    }
+}
+
+// === impl Ended ===
+
+impl<R> Ended<R> {
+    /// Of an attempt that did not succeed.
+    pub(super) fn error_type(&self) -> Option<&str> {
+        Some(match self {
+            Self::Done(_) => return None,
+            Self::Failed(failure) => failure.error_type(),
+            Self::Cancelled(Cancel::LeaseLost | Cancel::BatchLost) => "lease_lost",
+            Self::Cancelled(Cancel::Shutdown) => "shutdown",
+        })
     }
 }
 

@@ -28,6 +28,7 @@ use super::{
     keeper,
     lane::{Desk, LaneSettings},
     lanes::{LaneCount, Nursery, Parent},
+    metrics::Metrics,
     queue::Queue,
     span::Origin,
     switch::Switch,
@@ -197,6 +198,7 @@ impl<C: Consumer> Running<C> {
                 let count = Arc::new(count);
                 let settings = Arc::new(LaneSettings {
                     origin: origin.clone(),
+                    metrics: Metrics::new(&origin),
                     policy: subscription.policy.clone(),
                     ordered_policy: subscription.ordered_policy.clone(),
                     handler_timeout: subscription.handler_timeout,

@@ -75,6 +75,8 @@ pub(super) async fn run(app: App) -> Result<()> {
     config.check()?;
     unique(servers.iter().map(|server| server.name()))?;
     handle.begin(description);
+    #[cfg(feature = "trace")]
+    let _observed = crate::metrics::observe(handle.clone());
     let process = process::Running::enter(config.stop_timeout);
     let signals = match signals.or_else(process::signals) {
         Some(signals) => signals,

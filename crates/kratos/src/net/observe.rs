@@ -4,6 +4,7 @@
 mod grpc;
 #[cfg(feature = "http")]
 mod http;
+mod measured;
 
 #[cfg(feature = "grpc")]
 pub(crate) use self::grpc::{GRPC_STATUS, name as code_name};
@@ -26,8 +27,9 @@ use tokio::time::timeout;
 use tower::{Layer, Service};
 use tracing::{Span, error};
 
+use self::measured::Measured;
 use super::body::{Accompanied, Companion};
-use crate::{AppInfo, trace};
+use crate::{AppInfo, metrics, trace};
 
 /// Which conventions a server's spans and answers follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +64,8 @@ struct Observe<S> {
 struct OpenSpan {
     span: Span,
     protocol: Protocol,
+    /// Where metrics are recorded.
+    measured: Option<Measured>,
 }
 
 // === impl Protocol ===
@@ -101,6 +105,20 @@ impl Protocol {
             Self::Http => http::span(request, route),
             #[cfg(feature = "grpc")]
             Self::Grpc => grpc::span(request, route),
+        }
+    }
+
+    fn measured(self, request: &Request<Body>) -> Option<Measured> {
+        if !metrics::is_enabled() {
+            return None;
+        }
+        let route = request.extensions().get::<MatchedPath>();
+        let route = route.map(MatchedPath::as_str);
+        match self {
+            #[cfg(feature = "http")]
+            Self::Http => Some(http::measured(request, route)),
+            #[cfg(feature = "grpc")]
+            Self::Grpc => grpc::measured(request, route),
         }
     }
 
@@ -181,7 +199,8 @@ where
         let baggage = header(trace::BAGGAGE).and_then(trace::parse_baggage);
         let parent = trace::Parent::new(trace::extract(header), baggage);
         request.extensions_mut().insert(self.layer.info.clone());
-        let open = OpenSpan {
+        let mut open = OpenSpan {
+            measured: protocol.measured(&request),
             span: span.clone(),
             protocol,
         };
@@ -197,6 +216,7 @@ where
                 None => protocol.after_timeout(),
             };
             protocol.record(&open.span, &response);
+            open.answered(&response);
             Ok(response.map(|body| Body::new(Accompanied::new(body, open))))
         }))
     }
@@ -218,6 +238,20 @@ fn words(payload: &(dyn Any + Send)) -> &str {
 
 // === impl OpenSpan ===
 
+impl OpenSpan {
+    fn answered(&mut self, response: &Response<Body>) {
+        let Some(measured) = &mut self.measured else {
+            return;
+        };
+        match self.protocol {
+            #[cfg(feature = "http")]
+            Protocol::Http => http::answered(measured, response.status()),
+            #[cfg(feature = "grpc")]
+            Protocol::Grpc => grpc::answered(measured, response.headers()),
+        }
+    }
+}
+
 impl Companion for OpenSpan {
     fn poll<T>(&mut self, poll: impl FnOnce() -> T) -> T {
         self.span.in_scope(poll)
@@ -228,7 +262,12 @@ impl Companion for OpenSpan {
             #[cfg(feature = "http")]
             Protocol::Http => http::trailers(&self.span, trailers),
             #[cfg(feature = "grpc")]
-            Protocol::Grpc => grpc::record(&self.span, trailers),
+            Protocol::Grpc => {
+                grpc::record(&self.span, trailers);
+                if let Some(measured) = &mut self.measured {
+                    grpc::answered(measured, trailers);
+                }
+            }
         }
     }
 

@@ -7,7 +7,10 @@ use std::{
 };
 
 use opentelemetry::{InstrumentationScope, global, trace::TracerProvider};
+use opentelemetry_otlp::MetricExporter;
+use opentelemetry_prometheus::PrometheusExporter;
 use opentelemetry_sdk::{
+    metrics::{PeriodicReader, SdkMeterProvider},
     propagation::TraceContextPropagator,
     trace::{BatchSpanProcessor, Sampler, SdkTracerProvider, SpanExporter},
 };
@@ -27,8 +30,9 @@ use super::{
     identity,
     level::LogLevel,
     lines::Lines,
+    prometheus,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, metrics};
 
 /// The conventions that the names of our spans and attributes follow.
 const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
@@ -53,6 +57,8 @@ pub struct Builder {
     writer: BoxMakeWriter,
     colours: bool,
     processor: Option<BatchSpanProcessor>,
+    metrics: Option<PeriodicReader<MetricExporter>>,
+    registry: (PrometheusExporter, ::prometheus::Registry),
     losses: Arc<Losses>,
 }
 
@@ -65,10 +71,15 @@ impl Builder {
             writer: BoxMakeWriter::new(io::stderr),
             colours: io::stderr().is_terminal(),
             processor: None,
+            metrics: None,
+            registry: prometheus::reader()?,
             losses: Arc::default(),
         };
         if let Some(endpoint) = config.otlp_endpoint()? {
             builder = builder.exporter(export::otlp(endpoint)?);
+            if config.otlp_metrics {
+                builder.metrics = Some(PeriodicReader::builder(export::metrics(endpoint)?).build());
+            }
         }
         Ok(builder)
     }
@@ -93,6 +104,13 @@ impl Builder {
     /// subscriber per thread.
     pub fn build(self) -> (Telemetry, Dispatch) {
         let (resource, service) = identity::detect(&self.config);
+        let (reader, registry) = self.registry;
+        let mut meters = SdkMeterProvider::builder()
+            .with_resource(resource.clone())
+            .with_reader(reader);
+        if let Some(metrics) = self.metrics {
+            meters = meters.with_reader(metrics);
+        }
         let mut provider = SdkTracerProvider::builder()
             .with_resource(resource)
             .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(
@@ -133,6 +151,8 @@ impl Builder {
             provider,
             losses,
             level,
+            meters: meters.build(),
+            registry,
         };
         (telemetry, Dispatch::new(subscriber))
     }
@@ -150,6 +170,9 @@ impl Builder {
         telemetry.level.install();
         global::set_text_map_propagator(TraceContextPropagator::new());
         global::set_tracer_provider(telemetry.provider.clone());
+        global::set_meter_provider(telemetry.meters.clone());
+        prometheus::install(&telemetry.registry);
+        metrics::enable();
         Ok(telemetry)
     }
 }

@@ -20,6 +20,10 @@ pub struct Config {
     /// the collector's agent's business: `https` is refused.
     pub otlp_endpoint: Option<String>,
 
+    /// Whether metrics go there too, once a minute; true. A collector that takes traces alone
+    /// refuses them.
+    pub otlp_metrics: bool,
+
     /// The share of new traces that are recorded, from 0 to 1; 1. A trace that began elsewhere is
     /// recorded if it is recorded there.
     pub sample_ratio: f64,
@@ -50,6 +54,7 @@ impl Default for Config {
             log: "info".to_owned(),
             format: Format::default(),
             otlp_endpoint: None,
+            otlp_metrics: true,
             sample_ratio: 1.0,
             service_name: None,
             service_version: None,

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use opentelemetry_otlp::{SpanExporter as OtlpExporter, WithExportConfig};
+use opentelemetry_otlp::{MetricExporter, SpanExporter as OtlpExporter, WithExportConfig};
 use opentelemetry_sdk::{
     Resource,
     error::OTelSdkResult,
@@ -46,6 +46,18 @@ pub(super) fn otlp(endpoint: &str) -> Result<OtlpExporter> {
         ));
     }
     OtlpExporter::builder()
+        .with_tonic()
+        .with_endpoint(endpoint)
+        .build()
+        .map_err(|error| {
+            let message = format!("telemetry.otlp_endpoint: cannot export to {endpoint:?}");
+            Error::msg(message).with_source(error)
+        })
+}
+
+/// The same for metrics.
+pub(super) fn metrics(endpoint: &str) -> Result<MetricExporter> {
+    MetricExporter::builder()
         .with_tonic()
         .with_endpoint(endpoint)
         .build()

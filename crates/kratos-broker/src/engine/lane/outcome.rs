@@ -211,6 +211,9 @@ impl Inbox {
         };
         self.log(job, failure, what);
         span.record("dead_letter.reason", reason.as_str());
+        if let Some(metrics) = &self.settings.metrics {
+            metrics.given_up(reason, failure);
+        }
         match &self.settings.undertaker {
             None => {
                 self.settings.counters.given_up(reason);

@@ -1,11 +1,15 @@
 //! Spans of gRPC calls, after OpenTelemetry's conventions for RPC servers.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
 use ::http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use axum::body::Body;
+use opentelemetry::KeyValue;
 use tonic::{Code, Status};
 use tracing::{Span, field::Empty, info_span};
+
+use super::measured::Measured;
+use crate::metrics::{self, Histogram};
 
 pub(crate) const GRPC_STATUS: &str = "grpc-status";
 const GRPC_TIMEOUT: &str = "grpc-timeout";
@@ -34,6 +38,47 @@ pub(super) fn span(request: &Request<Body>, route: Option<&str>) -> Span {
         rpc.response.status_code = Empty,
         error.type = Empty,
     )
+}
+
+/// The duration of a call; `None` of a probe.
+pub(super) fn measured(request: &Request<Body>, route: Option<&str>) -> Option<Measured> {
+    static DURATION: OnceLock<Histogram<f64>> = OnceLock::new();
+    let path = request.uri().path();
+    if path.starts_with(HEALTH) {
+        return None;
+    }
+    let histogram = DURATION.get_or_init(|| {
+        let about = "How long gRPC calls take, to the end of their answer.";
+        metrics::server_duration("rpc.server.call.duration", about)
+    });
+    // A service's methods are not routes of their own: one that it does not have is answered by it.
+    let method = match route {
+        Some(_) => path.trim_start_matches('/').to_owned(),
+        None => "_OTHER".to_owned(),
+    };
+    let mut attributes = Vec::with_capacity(4);
+    attributes.extend([
+        KeyValue::new("rpc.system.name", "grpc"),
+        KeyValue::new("rpc.method", method),
+    ]);
+    Some(Measured::begin(histogram, attributes))
+}
+
+pub(super) fn answered(measured: &mut Measured, headers: &HeaderMap) {
+    let Some(code) = headers.get(GRPC_STATUS) else {
+        return;
+    };
+    let code = Code::from_bytes(code.as_bytes());
+    let attributes = &mut measured.attributes;
+    if code == Code::Unimplemented {
+        // The client's choice.
+        attributes.retain(|it| it.key.as_str() != "rpc.method");
+        attributes.push(KeyValue::new("rpc.method", "_OTHER"));
+    }
+    attributes.push(KeyValue::new("rpc.response.status_code", name(code)));
+    if is_servers_fault(code) {
+        attributes.push(KeyValue::new("error.type", name(code)));
+    }
 }
 
 /// Records the status, which comes in the trailers, or in the headers of an answer without a body.

@@ -1,10 +1,14 @@
 //! Spans of HTTP requests, after OpenTelemetry's conventions for HTTP servers.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
 use ::http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use axum::body::Body;
+use opentelemetry::KeyValue;
 use tracing::{Span, field::Empty, info_span};
+
+use super::measured::Measured;
+use crate::metrics::{self, Histogram};
 
 /// A span named `METHOD /route`; without a route, which is what a 404 has, just `METHOD`: paths are
 /// the client's choice, and as many.
@@ -34,6 +38,36 @@ pub(super) fn span(request: &Request<Body>, route: Option<&str>) -> Span {
         span.record("http.route", route);
     }
     span
+}
+
+/// The duration of a request, by its route: paths are the client's choice.
+pub(super) fn measured(request: &Request<Body>, route: Option<&str>) -> Measured {
+    static DURATION: OnceLock<Histogram<f64>> = OnceLock::new();
+    let histogram = DURATION.get_or_init(|| {
+        let about = "How long HTTP requests take, to the end of their answer.";
+        metrics::server_duration("http.server.request.duration", about)
+    });
+    let method = known(request.method()).unwrap_or("_OTHER");
+    let scheme = super::super::scheme(request.extensions());
+    let mut attributes = Vec::with_capacity(6);
+    attributes.extend([
+        KeyValue::new("http.request.method", method),
+        KeyValue::new("url.scheme", scheme),
+        KeyValue::new("network.protocol.version", version(request.version())),
+    ]);
+    if let Some(route) = route {
+        attributes.push(KeyValue::new("http.route", route.to_owned()));
+    }
+    Measured::begin(histogram, attributes)
+}
+
+pub(super) fn answered(measured: &mut Measured, status: StatusCode) {
+    let code = i64::from(status.as_u16());
+    let attributes = &mut measured.attributes;
+    attributes.push(KeyValue::new("http.response.status_code", code));
+    if status.is_server_error() {
+        attributes.push(KeyValue::new("error.type", status.as_str().to_owned()));
+    }
 }
 
 pub(super) fn record(span: &Span, status: StatusCode) {
