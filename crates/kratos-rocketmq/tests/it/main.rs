@@ -13,3 +13,4 @@ mod outbox;
 mod shutdown;
 mod site;
 mod stops;
+mod telemetry;

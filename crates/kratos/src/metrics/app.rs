@@ -76,12 +76,10 @@ pub(super) fn instruments(meter: &Meter) {
         counter.build();
     }
     let state = meter.i64_observable_gauge("kratos.subscription.state");
-    let state = state.with_unit("1");
     let state =
         state.with_description("1 for the state that the subscription is in, 0 for others.");
     state.with_callback(move |to| looks.states(to)).build();
     let phase = meter.i64_observable_gauge("kratos.app.phase");
-    let phase = phase.with_unit("1");
     let phase = phase.with_description("1 for the phase that the App is in, 0 for others.");
     phase.with_callback(phases).build();
     let uptime = meter.f64_observable_gauge("kratos.app.uptime");
