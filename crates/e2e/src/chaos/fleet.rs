@@ -162,6 +162,18 @@ impl Fleet {
         Ok(stops)
     }
 
+    /// Fails if one ended although nobody told it to, and names its log.
+    pub(super) fn check_alive(&mut self) -> Result<(), Fault> {
+        for at in 0..self.members.len() {
+            self.look_at(at)?;
+        }
+        if self.dead.is_empty() {
+            return Ok(());
+        }
+        let (dead, folder) = (self.dead.join(", "), self.folder.display());
+        Err(format!("ended by themselves: {dead}; their logs are in {folder}").into())
+    }
+
     /// Those that ended although nobody told them to.
     pub(super) fn dead(&mut self) -> Result<Vec<String>, Fault> {
         for at in 0..self.members.len() {

@@ -86,7 +86,7 @@ impl Storm {
         })
     }
 
-    /// Harms for so long.
+    /// Harms for so long; not longer than until a process ends that nobody harmed.
     pub(super) async fn rage(&mut self, fleet: &mut Fleet, time: Duration) -> Result<(), Fault> {
         sleep(FIRST).await;
         let start = Instant::now();
@@ -107,6 +107,7 @@ impl Storm {
                 _ => {}
             }
             sleep(Duration::from_millis(self.dice.within(PAUSE_MS))).await;
+            fleet.check_alive()?;
         }
         Ok(())
     }
