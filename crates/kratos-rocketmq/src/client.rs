@@ -300,6 +300,15 @@ impl Client {
         };
         self.shared.producer.get_or_try_init(start).await
     }
+
+    /// What a start makes of an error. A broker that restarts is struck off by the name server with
+    /// all its topics: one that is not found may come. The embedded broker does not restart.
+    fn at_start(&self, error: Error) -> Error {
+        match error.kind() {
+            ErrorKind::UnknownTopic if !self.shared.is_embedded() => passing(&error),
+            _ => error,
+        }
+    }
 }
 
 impl From<Shared> for Client {
@@ -336,6 +345,13 @@ impl Shared {
             return Ok(Site::Embedded(broker.clone()));
         }
         self.connection.site()
+    }
+
+    fn is_embedded(&self) -> bool {
+        #[cfg(feature = "embedded")]
+        return self.broker.is_some();
+        #[cfg(not(feature = "embedded"))]
+        false
     }
 
     fn lock(&self) -> MutexGuard<'_, Settings> {
@@ -402,8 +418,7 @@ impl Driver for Client {
     }
 
     fn server(&self) -> Option<(&str, u16)> {
-        #[cfg(feature = "embedded")]
-        if self.shared.broker.is_some() {
+        if self.shared.is_embedded() {
             return None;
         }
         Some(self.shared.client.get()?.access_point().first())
@@ -474,16 +489,15 @@ impl Driver for Client {
     async fn consumer(&self, group: GroupSpec, cx: StartContext) -> Result<Consumer> {
         let client = self.client()?;
         if !group.broadcast {
-            return Consumer::join(client, &group, None, &self.shared.tap).await;
+            let joined = Consumer::join(client, &group, None, &self.shared.tap).await;
+            return joined.map_err(|error| self.at_start(error));
         }
         let own = OwnGroup::create(self.shared.site()?, cx.info().id(), &group).await?;
         let joined = Consumer::join(client, &group, Some(own), &self.shared.tap).await;
         joined.map_err(|error| match error.kind() {
             // It was just made: a proxy may not have heard of it yet.
-            ErrorKind::UnknownGroup => {
-                Error::new(ErrorKind::Transient, error.to_string()).with_source(error)
-            }
-            _ => error,
+            ErrorKind::UnknownGroup => passing(&error),
+            _ => self.at_start(error),
         })
     }
 }
@@ -515,6 +529,7 @@ impl Resource for Client {
             self.producer().await.map(drop)
         };
         opened.await.map_err(|error: Error| {
+            let error = self.at_start(error);
             let transient = error.is_transient();
             let at = format!(
                 "cannot use RocketMQ at {}",
@@ -534,4 +549,9 @@ impl Resource for Client {
         }
         Ok(())
     }
+}
+
+/// The same words, to be tried again. What the server said of a topic or group has no causes.
+fn passing(error: &Error) -> Error {
+    Error::new(ErrorKind::Transient, error.to_string())
 }

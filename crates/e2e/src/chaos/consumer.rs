@@ -14,6 +14,8 @@ const ATTEMPTS: u32 = 64;
 const BACKOFF: Backoff = Backoff::exponential(Duration::from_millis(500), Duration::from_secs(2));
 /// Attempts in this process, where order is kept.
 const ATTEMPTS_IN_ORDER: u32 = 1_000;
+/// A broker that is killed on a busy machine is back later than the App would wait by itself.
+const START_MAX: Duration = Duration::from_secs(120);
 /// What a handler does besides.
 const WORK: Duration = Duration::from_millis(5);
 
@@ -55,6 +57,7 @@ pub async fn consume(role: Role) -> kratos::Result<()> {
     let counters = server.counters();
     let ended = App::new()
         .name("chaos-consumer")
+        .start_timeout(START_MAX)
         .resource(client)
         .server(server)
         .run()

@@ -64,6 +64,29 @@ async fn an_unknown_topic_says_how_to_create_it() {
 }
 
 #[tokio::test]
+async fn a_topic_that_a_restarting_broker_has_taken_along_is_waited_for() {
+    let broker = DevBroker::builder()
+        .strict(true)
+        .group(GROUP, GroupConfig::new())
+        .listen(([127, 0, 0, 1], 0))
+        .start()
+        .await
+        .unwrap();
+    let config = Config {
+        endpoints: Some(broker.addr().unwrap().to_string()),
+        ..Config::default()
+    };
+    let client = Client::new(config).unwrap().publishes([TOPIC]);
+    let server = Server::new(client.clone()).subscribe(TOPIC, GROUP, ignore);
+    let running = Running::start(App::new().resource(client).server(server));
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    broker.create_topic(TOPIC, TopicType::Normal).unwrap();
+    running.ready().await;
+    running.signals.send();
+    running.ended().await.0.unwrap();
+}
+
+#[tokio::test]
 async fn an_unknown_topic_to_publish_to_is_found_at_start() {
     let site = Site::new();
     let client = Client::of(site.broker.clone()).publishes(["ordres"]);
