@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use kratos::{App, grpc, http, telemetry};
+use kratos::{App, admin, grpc, http, telemetry};
 use kratos_rocketmq as rocketmq;
 use report_service::Reports;
 use saver_service::Store;
@@ -12,6 +12,7 @@ use serde::Deserialize;
 #[serde(default, deny_unknown_fields)]
 struct Config {
     app: kratos::Config,
+    admin: admin::Config,
     http: http::Config,
     grpc: grpc::Config,
     rocketmq: rocketmq::Config,
@@ -58,6 +59,7 @@ async fn app() -> kratos::Result<App> {
         .resource(telemetry)
         .resource(store)
         .resource(client)
+        .server(admin::Server::new(config.admin))
         .server(http_server)
         .server(grpc_server)
         .server(rocketmq_server))

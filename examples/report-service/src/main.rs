@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use kratos::{App, grpc, http, telemetry};
+use kratos::{App, admin, grpc, http, telemetry};
 use kratos_rocketmq as rocketmq;
 use report_service::{Reports, TOPIC_EVENT, TOPIC_USER};
 use serde::Deserialize;
@@ -11,6 +11,7 @@ use serde::Deserialize;
 #[serde(default, deny_unknown_fields)]
 struct Config {
     app: kratos::Config,
+    admin: admin::Config,
     http: http::Config,
     grpc: grpc::Config,
     rocketmq: rocketmq::Config,
@@ -33,6 +34,7 @@ async fn app() -> kratos::Result<App> {
         .config(config.app)
         .resource(telemetry)
         .resource(client)
+        .server(admin::Server::new(config.admin))
         .server(
             http::Server::new(config.http, report_service::routes(reports.clone()))
                 .openapi(report_service::openapi()),

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use kratos::{App, http, telemetry};
+use kratos::{App, admin, http, telemetry};
 use kratos_rocketmq::{self as rocketmq, Subscription};
 use report_proto::{AcceptStatusReportData, RealTimeWarehousingData};
 use saver_service::{GROUP, Store, TOPIC_EVENT, TOPIC_USER, save_event, save_status};
@@ -12,6 +12,7 @@ use serde::Deserialize;
 #[serde(default, deny_unknown_fields)]
 struct Config {
     app: kratos::Config,
+    admin: admin::Config,
     http: http::Config,
     rocketmq: rocketmq::Config,
     store: saver_service::Config,
@@ -45,6 +46,7 @@ async fn app() -> kratos::Result<App> {
         .resource(telemetry)
         .resource(store.clone())
         .resource(client)
+        .server(admin::Server::new(config.admin))
         .server(
             http::Server::new(config.http, saver_service::routes(store))
                 .openapi(saver_service::openapi()),

@@ -52,6 +52,7 @@ impl Service {
         let file = File::create(&log).unwrap();
         let child = Command::new(&path)
             .env("KRATOS_ROCKETMQ__ENDPOINTS", endpoints)
+            .env("KRATOS_ADMIN__ADDR", "127.0.0.1:0")
             .envs(env.iter().map(|(key, value)| (key, value)))
             .current_dir(folder)
             .stdin(Stdio::null())

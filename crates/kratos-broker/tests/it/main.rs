@@ -1,6 +1,7 @@
 //! Tests of the engine and the memory driver.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod admin;
 mod asyncapi;
 mod batch;
 mod batch_storm;

@@ -19,7 +19,7 @@ use crate::config::duration;
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The address; 127.0.0.1:9090 by default. Port 0 takes a free one. Nobody is asked for a
+    /// The address; 127.0.0.1:9600 by default. Port 0 takes a free one. Nobody is asked for a
     /// password: open it to others only where a network keeps strangers away.
     #[serde(deserialize_with = "crate::net::addr")]
     pub addr: SocketAddr,
@@ -36,7 +36,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            addr: (Ipv4Addr::LOCALHOST, 9090).into(),
+            addr: (Ipv4Addr::LOCALHOST, 9600).into(),
             actions: false,
             stuck_after: Duration::from_secs(10),
         }

@@ -117,6 +117,7 @@ fn spawn(folder: &Path, http: u16, grpc: u16) -> Child {
     Command::new(env!("CARGO_BIN_EXE_quickstart"))
         .env("KRATOS_HTTP__ADDR", format!("127.0.0.1:{http}"))
         .env("KRATOS_GRPC__ADDR", format!("127.0.0.1:{grpc}"))
+        .env("KRATOS_ADMIN__ADDR", "127.0.0.1:0")
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
