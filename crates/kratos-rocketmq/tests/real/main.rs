@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod away;
+mod checks;
 mod dead_letters;
 mod outbox;
 mod relay;
