@@ -37,7 +37,7 @@ async fn a_check_names_what_is_missing_or_of_another_kind() {
     let wrong = topic(h.driver().await, &absent).await.unwrap_err();
     let make = format!("create it: rocketmq-admin topic create {absent}:NORMAL");
     assert!(wrong.contains(&make), "{wrong}");
-    let wrong = group(&client, Subscription::new(&absent, "nobody"))
+    let wrong = group(&client, Subscription::new(absent.as_str(), "nobody"))
         .await
         .unwrap_err();
     assert!(wrong.contains(&make), "{wrong}");
