@@ -1,0 +1,133 @@
+// The pages on the admin server of an App: quickstart, with its embedded broker.
+
+import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, test } from "node:test";
+
+import { isQuiet, isReadable } from "./look.mjs";
+
+/** Nothing here takes longer. */
+const PATIENCE_MS = 20_000;
+
+/** Microseconds in a tick of /proc/PID/stat, which counts in 100ths of a second on Linux. */
+const TICK_US = 10_000;
+
+async function freePort() {
+  const server = createServer();
+  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+  const { port } = server.address();
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+async function until(what, fn) {
+  const end = Date.now() + PATIENCE_MS;
+  while (!(await fn().catch(() => false))) {
+    if (Date.now() > end) throw new Error(`never: ${what}`);
+    await sleep(50);
+  }
+}
+
+export function real({ browser, shots, program }) {
+  let app, folder, admin, http, log = "";
+  const ended = () => app.exitCode !== null || app.signalCode !== null;
+
+  before(async () => {
+    folder = mkdtempSync(join(tmpdir(), "quickstart-"));
+    const [h, g, a] = await Promise.all([freePort(), freePort(), freePort()]);
+    http = `http://127.0.0.1:${h}`;
+    admin = `http://127.0.0.1:${a}/`;
+    app = spawn(program, [], {
+      cwd: folder, stdio: ["ignore", "pipe", "pipe"],
+      env: { ...process.env, KRATOS_HTTP__ADDR: `127.0.0.1:${h}`, KRATOS_GRPC__ADDR: `127.0.0.1:${g}`, KRATOS_ADMIN__ADDR: `127.0.0.1:${a}`, KRATOS_ADMIN__ACTIONS: "true" },
+    });
+    for (const stream of [app.stdout, app.stderr]) stream.on("data", (data) => { log = (log + data).slice(-20_000); });
+    await until("quickstart is ready", async () => (await fetch(`${admin}readyz`)).ok).catch((error) => { throw new Error(`${error.message}\n${log}`); });
+  });
+  after(async () => {
+    if (!ended()) app.kill("SIGKILL");
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  const report = () => fetch(`${http}/agent/v1/report`, {
+    method: "POST", headers: { "content-type": "application/json" },
+    body: JSON.stringify({ reportType: "event", appId: "a", appKey: "k", eventName: "login", debug: 0, content: "{}" }),
+  });
+  const status = async () => (await fetch(`${admin}status`)).json();
+  /** Processor time of the App so far, in milliseconds. */
+  const cpu = () => {
+    const fields = readFileSync(`/proc/${app.pid}/stat`, "utf8").replace(/^.*\) /, "").split(" ");
+    return ((Number(fields[11]) + Number(fields[12])) * TICK_US) / 1000;
+  };
+
+  test("its documents are rendered", async () => {
+    const page = await browser().page();
+    await page.goto(`${admin}documents`);
+    await page.until(() => document.querySelectorAll(".op").length > 0);
+    const ops = await page.run(() => [...document.querySelectorAll(".op h3")].map((e) => e.innerText.replace(/\s+/g, " ")));
+    for (const op of ["Receives logger_report_event", "Receives logger_report_user"]) assert.ok(ops.includes(op), `${op} is not among ${ops}`);
+    await isReadable(page);
+    await page.screenshot(`${shots}/real-documents-desktop-light.png`);
+    isQuiet(page, admin, /404/);
+    await page.close();
+  });
+
+  test("messages are seen, a pause holds them, a drain is shown, and nothing looks alive after it", async () => {
+    const page = await browser().page();
+    await page.goto(admin);
+    await page.until(() => document.querySelector("#headline").innerText === "All is well");
+    assert.equal(await page.text("#app"), "quickstart");
+    assert.deepEqual(await page.run(() => [...document.querySelectorAll("#rows tr.row td.name .mono")].map((e) => e.innerText).sort()), ["logger_report_event", "logger_report_user"]);
+    await isReadable(page);
+
+    // Messages come in and are counted.
+    let flowing = true;
+    const flow = (async () => {
+      while (flowing) {
+        assert.ok((await report()).ok);
+        await sleep(20);
+      }
+    })();
+    await page.until(() => /^[1-9]/.test(document.querySelector("#sums div:first-child dd").innerText));
+    await isReadable(page);
+    await page.screenshot(`${shots}/real-load-desktop-light.png`);
+
+    // A pause, by hand.
+    await page.run(() => { for (const row of document.querySelectorAll("#rows tr.row")) if (row.innerText.includes("logger_report_event")) row.querySelector("td.open button").click(); });
+    const press = (words) => page.run((words) => [...document.querySelectorAll("tr.more:not([hidden]) button, dialog button")].find((b) => b.textContent === words && b.checkVisibility()).click(), words);
+    await press("Pause…");
+    await press("Pause");
+    await page.until(() => document.querySelector("#headline").innerText === "1 thing to look at" && /Paused/.test(document.querySelector(".problem").innerText));
+    await until("one waits", async () => (await status()).subscriptions.some((s) => s.state === "paused"));
+    flowing = false;
+    await flow;
+    await page.screenshot(`${shots}/real-paused-desktop-light.png`);
+    await press("Resume…");
+    await press("Resume");
+    await page.until(() => document.querySelector("#headline").innerText === "All is well");
+    await until("all is handled", async () => (await status()).subscriptions.every((s) => s.in_flight + s.waiting === 0));
+
+    // What an open page costs the service.
+    const costs = async () => { const before = cpu(); await sleep(8000); return (cpu() - before) / 8000; };
+    const open = await costs();
+    await page.send("Page.navigate", { url: "about:blank" });
+    const closed = await costs();
+    console.log(`processor time of the service: ${(open * 100).toFixed(2)} % of a core with the page open, ${(closed * 100).toFixed(2)} % without`);
+    assert.ok(open - closed < 0.01, `the page costs ${open - closed} of a core`);
+
+    await page.goto(admin);
+    await page.until(() => document.querySelector("#headline").innerText === "All is well");
+    app.kill("SIGTERM");
+    await until("quickstart ends", async () => ended());
+    await page.until(() => /^No answer since/.test(document.querySelector("#headline").innerText));
+    await isReadable(page);
+    isQuiet(page, admin, /Failed to load resource|net::ERR/);
+    await page.close();
+  });
+}
