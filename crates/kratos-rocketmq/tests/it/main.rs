@@ -10,6 +10,7 @@ mod kratos_transport;
 mod laws;
 mod ordered;
 mod outbox;
+mod reports;
 mod shutdown;
 mod site;
 mod stops;

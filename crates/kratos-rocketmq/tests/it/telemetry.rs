@@ -1,178 +1,32 @@
 //! T1 whole, T5, T10 and M1: one service, looked at from outside.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
-use axum::{Router, extract::State as Shared, http::StatusCode, routing::post};
 use kratos::{
-    App, assert_trace, grpc, http,
+    App, assert_trace,
     telemetry::{self, Telemetry},
     testing::{RecordedSpan, Recorder, Spans, tree},
-    trace,
 };
 use kratos_broker::{
-    AnyError, Batch, BatchSettings, Bytes, Delivery, Disposition, Driver, Message, Publisher,
-    Resolution, Server, State, Subscription, memory,
+    AnyError, Batch, BatchSettings, Bytes, Delivery, Disposition, Driver, Message, Resolution,
+    Server, Subscription, memory,
 };
 use kratos_rocketmq::{Client, Config};
-use report_proto::{
-    PostReportRequest, PostReportResponse,
-    report_service_client::ReportServiceClient,
-    report_service_server::{ReportService, ReportServiceServer},
-};
 use rocketmq_devbroker::{DevBroker, TopicType};
-use sqlx::SqlitePool;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    sync::mpsc,
-};
-use tonic::transport::{Channel, Endpoint};
 use tracing::{Instrument, info_span};
 
-use crate::site::{PATIENCE, Running, eventually};
+use crate::{
+    reports::{CALL, Reports, local},
+    site::{PATIENCE, Running, eventually},
+};
 
 const TOPIC: &str = "logger_report_event";
 const GROUP: &str = "logger-saver";
-const CALL: &str = "report.v1.ReportService/PostReport";
-
-/// Answers every report, and notes the baggage that comes with it.
-struct Answers(mpsc::UnboundedSender<Option<String>>);
-
-#[tonic::async_trait]
-impl ReportService for Answers {
-    async fn post_report(
-        &self,
-        _: tonic::Request<PostReportRequest>,
-    ) -> Result<tonic::Response<PostReportResponse>, tonic::Status> {
-        let _gone = self.0.send(trace::format_baggage(&trace::baggage()));
-        Ok(tonic::Response::new(PostReportResponse::default()))
-    }
-}
-
-/// What the handler works with.
-#[derive(Clone)]
-struct Store {
-    rows: SqlitePool,
-    answers: ReportServiceClient<grpc::Traced<Channel>>,
-}
-
-async fn save(State(mut store): State<Store>, body: Bytes) -> Result<(), AnyError> {
-    let insert = info_span!(
-        "INSERT reports",
-        otel.kind = "client",
-        db.system.name = "sqlite",
-        db.operation.name = "INSERT",
-        db.collection.name = "reports",
-    );
-    sqlx::query("INSERT INTO reports VALUES (?)")
-        .bind(&body[..])
-        .execute(&store.rows)
-        .instrument(insert)
-        .await?;
-    store
-        .answers
-        .post_report(PostReportRequest::default())
-        .await?;
-    Ok(())
-}
-
-async fn take<D: Driver>(Shared(publisher): Shared<Publisher<D>>, body: Bytes) -> StatusCode {
-    let message = Message::new(TOPIC, body)
-        .tag("eu")
-        .key("order-7")
-        .key("order-8");
-    match publisher.publish(message).await {
-        Ok(_) => StatusCode::OK,
-        Err(_) => StatusCode::SERVICE_UNAVAILABLE,
-    }
-}
-
-fn local() -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], 0))
-}
-
-/// The service: HTTP in, a message, a row, a call of another service.
-struct Site {
-    back: Running,
-    front: Running,
-    http: SocketAddr,
-    baggage: mpsc::UnboundedReceiver<Option<String>>,
-}
-
-impl Site {
-    async fn start<D: Driver>(driver: D, consumers: D) -> Self {
-        let (noted, baggage) = mpsc::unbounded_channel();
-        let config = grpc::Config {
-            addr: local(),
-            ..Default::default()
-        };
-        let answers = ReportServiceServer::new(Answers(noted));
-        let back = App::new().name("answers");
-        let back = Running::start(back.server(grpc::Server::new(config).add_service(answers)));
-        back.ready().await;
-        let at = back.handle.info().unwrap().endpoints()[0].addr();
-        let channel = Endpoint::from_shared(format!("http://{at}"))
-            .unwrap()
-            .connect_lazy();
-        let channel = grpc::Traced::new(channel).server(at.ip().to_string(), at.port());
-        let rows = SqlitePool::connect("sqlite::memory:").await.unwrap();
-        sqlx::query("CREATE TABLE reports (body BLOB)")
-            .execute(&rows)
-            .await
-            .unwrap();
-        let store = Store {
-            rows,
-            answers: ReportServiceClient::new(channel),
-        };
-        let consumer = Server::new(consumers)
-            .subscribe(TOPIC, GROUP, save)
-            .with_state(store);
-        let routes = Router::new()
-            .route("/agent/v1/report", post(take::<D>))
-            .with_state(Publisher::new(driver));
-        let config = http::Config {
-            addr: local(),
-            ..Default::default()
-        };
-        let front = App::new().name("reports");
-        let front = front
-            .server(http::Server::new(config, routes))
-            .server(consumer);
-        let front = Running::start(front);
-        front.ready().await;
-        let http = front.handle.info().unwrap().endpoints()[0].addr();
-        Self {
-            back,
-            front,
-            http,
-            baggage,
-        }
-    }
-
-    async fn post(&self, headers: &str) {
-        let mut stream = TcpStream::connect(self.http).await.unwrap();
-        let request = format!(
-            "POST /agent/v1/report HTTP/1.1\r\nhost: x\r\n{headers}content-length: 1\r\n\
-             connection: close\r\n\r\nx"
-        );
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.unwrap();
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    }
-
-    async fn stop(self) {
-        for app in [self.front, self.back] {
-            app.handle.stop();
-            app.ended().await.0.unwrap();
-        }
-    }
-}
 
 /// T1 and T10, on a driver.
 async fn one_report_is_one_trace<D: Driver>(driver: D) {
     let recorder = Recorder::of_thread();
-    let mut site = Site::start(driver.clone(), driver).await;
+    let mut site = Reports::start(driver, TOPIC, GROUP, App::new()).await;
     site.post("baggage: tenant=acme\r\n").await;
     let (send, process) = (format!("send {TOPIC}"), format!("process {TOPIC}"));
     let ack = format!("ack {TOPIC}");
@@ -418,8 +272,7 @@ async fn m1_metrics_have_the_names_units_and_attributes_of_the_conventions() {
     let (telemetry, _dispatch) = builder.writer(std::io::sink).build();
     opentelemetry::global::set_meter_provider(telemetry.meter_provider());
     kratos::metrics::enable();
-    let broker = memory::Broker::new();
-    let site = Site::start(broker.clone(), broker).await;
+    let site = Reports::start(memory::Broker::new(), TOPIC, GROUP, App::new()).await;
     site.post("").await;
     let handled = format!(
         "messaging_process_duration_seconds_count{{messaging_consumer_group_name=\"{GROUP}\""

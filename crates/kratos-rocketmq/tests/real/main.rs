@@ -9,6 +9,9 @@ mod checks;
 mod dead_letters;
 mod outbox;
 mod relay;
+#[path = "../it/reports.rs"]
+mod reports;
+mod trace;
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering::Relaxed},

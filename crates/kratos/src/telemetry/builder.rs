@@ -135,7 +135,13 @@ impl Builder {
             .with_target(false)
             .with_tracked_inactivity(false)
             .with_tracer(tracer);
-        let lines = Lines::new(self.config.format, self.writer, self.colours, service);
+        let lines = Lines::new(
+            self.config.format,
+            self.writer,
+            self.colours,
+            service,
+            self.config.service_version.clone(),
+        );
         let (filter, reload) = reload::Layer::new(self.filter);
         let level = LogLevel::new(&self.config.log, reload);
         let subscriber = Registry::default()

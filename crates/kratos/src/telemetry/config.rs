@@ -31,7 +31,7 @@ pub struct Config {
     /// The service's name in logs and traces; the executable's if absent.
     pub service_name: Option<String>,
 
-    /// The service's version in traces.
+    /// The service's version in traces, metrics and lines of JSON.
     pub service_version: Option<String>,
 }
 

@@ -42,6 +42,7 @@ pub(super) struct Lines {
     writer: BoxMakeWriter,
     colours: bool,
     service: String,
+    version: Option<String>,
 }
 
 /// A line of JSON; the order of the fields is that of reading.
@@ -58,6 +59,8 @@ struct JsonLine<'e> {
     #[serde(skip_serializing_if = "Option::is_none")]
     span_id: Option<String>,
     service: &'e str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<&'e str>,
 }
 
 /// The fields of an event as JSON.
@@ -79,12 +82,14 @@ impl Lines {
         writer: BoxMakeWriter,
         colours: bool,
         service: String,
+        version: Option<String>,
     ) -> Self {
         Self {
             format,
             writer,
             colours,
             service,
+            version,
         }
     }
 
@@ -120,6 +125,7 @@ impl Lines {
             trace_id: span.as_ref().map(|span| span.trace_id().to_string()),
             span_id: span.as_ref().map(|span| span.span_id().to_string()),
             service: &self.service,
+            version: self.version.as_deref(),
         };
         line.push_str(&serde_json::to_string(&object).map_err(|_unwritable| fmt::Error)?);
         Ok(())
