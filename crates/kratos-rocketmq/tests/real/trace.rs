@@ -51,7 +51,7 @@ impl TraceService for Collector {
         let scopes = resources.flat_map(|resource| resource.scope_spans);
         let spans = scopes.flat_map(|scope| scope.spans).map(recorded);
         self.0.lock().unwrap().extend(spans);
-        Ok(Response::default())
+        Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
 
