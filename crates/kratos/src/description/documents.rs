@@ -234,6 +234,7 @@ mod tests {
         whole
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "tests read better so")]
     fn part(schema: Value) -> Value {
         json!({
             "channels": { "t": {
