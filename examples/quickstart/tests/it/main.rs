@@ -33,6 +33,7 @@ struct Quickstart {
     child: Child,
     folder: TempDir,
     http: u16,
+    admin: u16,
 }
 
 fn free_port() -> u16 {
@@ -46,12 +47,13 @@ fn free_port() -> u16 {
 impl Quickstart {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (http, grpc) = (free_port(), free_port());
-        let child = spawn(folder.path(), http, grpc);
+        let (http, grpc, admin) = (free_port(), free_port(), free_port());
+        let child = spawn(folder.path(), http, grpc, admin);
         let this = Self {
             child,
             folder,
             http,
+            admin,
         };
         let up = async {
             while this
@@ -72,24 +74,21 @@ impl Quickstart {
         log(self.folder.path())
     }
 
+    /// What the admin server tells Prometheus.
+    async fn metrics(&self) -> String {
+        let request = Request::get("/metrics");
+        let (status, body) = ask(self.admin, request, "").await.expect("it listens");
+        assert_eq!(status, StatusCode::OK);
+        String::from_utf8(body.into()).unwrap()
+    }
+
     /// `None` when nothing listens.
     async fn request(
         &self,
         request: hyper::http::request::Builder,
         body: &'static str,
     ) -> Option<(StatusCode, Value)> {
-        let stream = TcpStream::connect(("127.0.0.1", self.http)).await.ok()?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
-        let request = request
-            .header("host", "localhost")
-            .header("content-type", "application/json")
-            .header("traceparent", format!("00-{TRACE_ID}-b7ad6b7169203331-01"))
-            .body(Full::new(Bytes::from_static(body.as_bytes())))
-            .unwrap();
-        let response = sender.send_request(request).await.unwrap();
-        let status = response.status();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let (status, body) = ask(self.http, request, body).await?;
         Some((status, serde_json::from_slice(&body).unwrap()))
     }
 
@@ -112,12 +111,32 @@ impl Quickstart {
     }
 }
 
-fn spawn(folder: &Path, http: u16, grpc: u16) -> Child {
+async fn ask(
+    port: u16,
+    request: hyper::http::request::Builder,
+    body: &'static str,
+) -> Option<(StatusCode, Bytes)> {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = request
+        .header("host", "localhost")
+        .header("content-type", "application/json")
+        .header("traceparent", format!("00-{TRACE_ID}-b7ad6b7169203331-01"))
+        .body(Full::new(Bytes::from_static(body.as_bytes())))
+        .unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    let status = response.status();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    Some((status, body))
+}
+
+fn spawn(folder: &Path, http: u16, grpc: u16, admin: u16) -> Child {
     let log = File::create(folder.join("log")).unwrap();
     Command::new(env!("CARGO_BIN_EXE_quickstart"))
         .env("KRATOS_HTTP__ADDR", format!("127.0.0.1:{http}"))
         .env("KRATOS_GRPC__ADDR", format!("127.0.0.1:{grpc}"))
-        .env("KRATOS_ADMIN__ADDR", "127.0.0.1:0")
+        .env("KRATOS_ADMIN__ADDR", format!("127.0.0.1:{admin}"))
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
@@ -185,7 +204,7 @@ async fn a_port_in_use_names_the_server_and_the_address() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let http = taken.local_addr().unwrap().port();
     let folder = tempfile::tempdir().unwrap();
-    let mut child = spawn(folder.path(), http, free_port());
+    let mut child = spawn(folder.path(), http, free_port(), 0);
     let status = timeout(PATIENCE, child.wait())
         .await
         .expect("it ends")
