@@ -98,7 +98,7 @@ fn h1_a_stuck_dispatcher_is_not_alive_and_an_absent_broker_is_no_reason() {
     until(addr, "/readyz?verbose", "[+] server memory: degraded");
     broker.reconnect();
 
-    let publisher = Publisher::new(broker.clone());
+    let publisher = Publisher::new(broker);
     runtime.block_on(async { publisher.publish(Message::new("t", "x")).await.unwrap() });
     let dead = until(addr, "/livez?verbose", "HTTP/1.1 503");
     assert!(dead.contains("[-] runtime: "), "{dead}");
