@@ -11,7 +11,7 @@
 //!
 //! Retries and dead letters have no words in AsyncAPI: operations say them as `x-retry` and
 //! `x-dead-letter`. What only one broker knows is said by its driver, as `x-<system>`
-//! ([`Driver::extension`](crate::Driver::extension)).
+//! ([`Driver::extension`]).
 //!
 //! Schemas are of the JSON that is read: in a topic's messages, what a consumer must expect.
 //!
