@@ -99,9 +99,10 @@ impl<C: Consumer> Intake<C> {
         // Of the room that was offered last, what has not come back. The driver may have asked for
         // it, and have it by now: nobody extends a lease that is not in the table.
         let mut owed = 0;
+        let mut sampled = false;
         while let Some(offer) = self.offer(owed).await {
             let room = offer.room();
-            let (receiving, begun) = (Receiving::begin(&self.origin), Instant::now());
+            let (receiving, begun) = (Receiving::begin(&self.origin, sampled), Instant::now());
             let received = tokio::select! {
                 biased;
                 received = self.table.consumer().receive(&self.topic, room) => received,
@@ -113,7 +114,7 @@ impl<C: Consumer> Intake<C> {
                 Ok(batch) => {
                     let brought = batch.iter().map(|leased| &leased.delivery);
                     let describe = |to: &mut Attributes| self.table.consumer().describe(None, to);
-                    receiving.brought(brought, describe);
+                    sampled = receiving.brought(&self.origin, brought, describe);
                     if !batch.is_empty() {
                         metrics::received(&self.origin, begun.elapsed(), None);
                     }
@@ -130,7 +131,7 @@ impl<C: Consumer> Intake<C> {
                 Err(_) if self.stop.is_cancelled() => return,
                 Err(error) => {
                     failures = failures.saturating_add(1);
-                    receiving.failed(&error);
+                    receiving.failed(&self.origin, &error);
                     metrics::received(&self.origin, begun.elapsed(), Some(&error));
                     self.failed(&error, &mut logged);
                     tokio::select! {

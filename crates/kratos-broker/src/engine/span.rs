@@ -162,46 +162,61 @@ pub(crate) struct Settling<'i> {
     spans: Vec<(&'static str, Span, usize)>,
 }
 
+fn receive(origin: &Origin) -> Option<Span> {
+    if LevelFilter::current() < LevelFilter::INFO {
+        return None;
+    }
+    let span = tracing::info_span!(
+        parent: None,
+        "receive",
+        otel.name = %format_args!("receive {}", origin.topic),
+        otel.kind = "client",
+        otel.status_code = field::Empty,
+        error.type = field::Empty,
+        messaging.system = origin.system,
+        messaging.operation.name = "receive",
+        messaging.operation.type = "receive",
+        messaging.destination.name = origin.topic.as_str(),
+        messaging.consumer.group.name = origin.group.as_str(),
+        messaging.batch.message_count = field::Empty,
+        server.address = origin.address(),
+        server.port = origin.port(),
+    );
+    (!span.is_disabled()).then_some(span)
+}
+
+/// By the flags of its `traceparent`, without a look at the rest.
+fn may_be_sampled(delivery: &Delivery) -> bool {
+    let flags = |parent: &str| parent.trim_end().as_bytes().get(54).copied();
+    let parent = delivery.headers().get(trace::TRACEPARENT);
+    parent
+        .and_then(flags)
+        .is_some_and(|digit| b"13579bdf".contains(&digit))
+}
+
 // === impl Receiving ===
 
 impl Receiving {
-    pub(crate) fn begin(origin: &Origin) -> Self {
-        if LevelFilter::current() < LevelFilter::INFO {
-            return Self { span: None };
-        }
-        let span = tracing::info_span!(
-            parent: None,
-            "receive",
-            otel.name = %format_args!("receive {}", origin.topic),
-            otel.kind = "client",
-            otel.status_code = field::Empty,
-            error.type = field::Empty,
-            messaging.system = origin.system,
-            messaging.operation.name = "receive",
-            messaging.operation.type = "receive",
-            messaging.destination.name = origin.topic.as_str(),
-            messaging.consumer.group.name = origin.group.as_str(),
-            messaging.batch.message_count = field::Empty,
-            server.address = origin.address(),
-            server.port = origin.port(),
-        );
-        let span = (!span.is_disabled()).then_some(span);
+    /// With a span from the start where the last receive brought what is sampled; else it is made
+    /// when there is something to be said, so that it costs nothing where nothing is sampled.
+    pub(crate) fn begin(origin: &Origin, was_sampled: bool) -> Self {
+        let span = was_sampled.then(|| receive(origin)).flatten();
         Self { span }
     }
 
     /// These have come. The span is recorded if one of them is of a sampled trace: else it would say
-    /// nothing to anybody.
+    /// nothing to anybody. Answers whether one is.
     pub(crate) fn brought<'d>(
         mut self,
+        origin: &Origin,
         deliveries: impl Iterator<Item = &'d Delivery> + Clone,
         describe: impl FnOnce(&mut Attributes),
-    ) {
-        let is_sampled = |delivery| sender(delivery).is_some_and(|sender| sender.is_sampled());
-        if self.span.is_none() || !deliveries.clone().any(is_sampled) {
-            return;
+    ) -> bool {
+        if LevelFilter::current() < LevelFilter::INFO || !deliveries.clone().any(may_be_sampled) {
+            return false;
         }
-        let Some(span) = self.span.take() else {
-            return;
+        let Some(span) = self.span.take().or_else(|| receive(origin)) else {
+            return false;
         };
         let messages = count(deliveries.clone().count());
         span.record("messaging.batch.message_count", messages);
@@ -211,10 +226,11 @@ impl Receiving {
             describe(&mut attributes);
             attributes.record(&span);
         }
+        true
     }
 
-    pub(crate) fn failed(mut self, error: &Error) {
-        if let Some(span) = self.span.take() {
+    pub(crate) fn failed(mut self, origin: &Origin, error: &Error) {
+        if let Some(span) = self.span.take().or_else(|| receive(origin)) {
             failed(&span, error);
         }
     }

@@ -56,6 +56,7 @@ impl TraceService for Collector {
 }
 
 #[tokio::test]
+#[expect(clippy::print_stdout, reason = "the trace is for people")]
 async fn t1_one_report_is_one_trace_in_a_collector() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
