@@ -63,12 +63,16 @@ fn sender(delivery: &Delivery) -> Option<SpanContext> {
 /// the handler, if anything is.
 #[inline]
 pub(crate) fn process(inbox: &Inbox, delivery: &Delivery) -> (Span, Option<Parent>) {
-    let headers = delivery.headers();
-    let (mut sent_in, mut baggage) = (None, None);
-    if !headers.is_empty() {
-        sent_in = sender(delivery);
-        baggage = headers.get(trace::BAGGAGE).and_then(trace::parse_baggage);
+    if delivery.headers().is_empty() && LevelFilter::current() < LevelFilter::INFO {
+        return (Span::none(), None);
     }
+    process_in(inbox, delivery)
+}
+
+fn process_in(inbox: &Inbox, delivery: &Delivery) -> (Span, Option<Parent>) {
+    let headers = delivery.headers();
+    let sent_in = sender(delivery);
+    let baggage = headers.get(trace::BAGGAGE).and_then(trace::parse_baggage);
     // A sender that is not sampled is carried on, and nothing is recorded. Without a subscriber
     // there is nothing to be asked.
     let unsampled = sent_in.as_ref().is_some_and(|it| !it.is_sampled());
