@@ -43,7 +43,9 @@ pub enum Scenario {
     Layers3,
     /// Five.
     Layers5,
-    /// One lane, telemetry is set up, the messages' trace is not sampled.
+    /// One lane, metrics are recorded, the messages' trace is not sampled.
+    Metrics,
+    /// One lane, traces are set up and no metrics, the messages' trace is not sampled.
     Unsampled,
     /// As before, and it is: the spans go to an exporter that drops them.
     Sampled,
@@ -64,7 +66,7 @@ struct Nowhere;
 
 impl Scenario {
     /// All of them, in the order of a report.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Sequential,
         Self::Lanes,
         Self::Keyed,
@@ -72,6 +74,7 @@ impl Scenario {
         Self::Layer,
         Self::Layers3,
         Self::Layers5,
+        Self::Metrics,
         Self::Unsampled,
         Self::Sampled,
     ];
@@ -87,6 +90,7 @@ impl Scenario {
             Self::Layer => "layer-1",
             Self::Layers3 => "layers-3",
             Self::Layers5 => "layers-5",
+            Self::Metrics => "metrics",
             Self::Unsampled => "unsampled",
             Self::Sampled => "sampled",
         }
@@ -95,7 +99,7 @@ impl Scenario {
     /// Where the messages come from.
     pub(crate) fn driver(self) -> Null {
         let traceparent = match self {
-            Self::Unsampled => Some(UNSAMPLED),
+            Self::Metrics | Self::Unsampled => Some(UNSAMPLED),
             Self::Sampled => Some(SAMPLED),
             _ => None,
         };
@@ -145,15 +149,19 @@ impl Scenario {
 
     /// What observes, as a service sets it up.
     pub(crate) fn telemetry(self) -> kratos::Result<Option<Telemetry>> {
-        if !matches!(self, Self::Unsampled | Self::Sampled) {
+        if !matches!(self, Self::Metrics | Self::Unsampled | Self::Sampled) {
             return Ok(None);
         }
         let builder = Telemetry::builder(&telemetry::Config::default())?;
-        builder
-            .writer(std::io::sink)
-            .exporter(Nowhere)
-            .install()
-            .map(Some)
+        let builder = builder.writer(std::io::sink).exporter(Nowhere);
+        if self == Self::Metrics {
+            return builder.install().map(Some);
+        }
+        // Without metrics, which are counted for themselves.
+        let (telemetry, dispatch) = builder.build();
+        tracing::dispatcher::set_global_default(dispatch)
+            .map_err(|error| kratos::Error::msg("no other subscriber").with_source(error))?;
+        Ok(Some(telemetry))
     }
 }
 

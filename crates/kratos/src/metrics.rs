@@ -14,7 +14,7 @@ use opentelemetry::{InstrumentationScope, global};
 
 pub use opentelemetry::{
     KeyValue,
-    metrics::{Counter, Histogram, Meter},
+    metrics::{BoundCounter, BoundHistogram, Counter, Histogram, Meter},
 };
 
 pub(crate) use self::app::observe;

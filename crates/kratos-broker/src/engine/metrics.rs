@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use kratos::metrics::{self, Counter, Histogram, KeyValue};
+use kratos::metrics::{self, BoundCounter, BoundHistogram, Counter, Histogram, KeyValue};
 
 use super::span::Origin;
 use crate::{Delivery, Error, Failure, Message, Result, dead_letter::Reason, driver::Driver};
@@ -26,6 +26,10 @@ pub(crate) struct Metrics {
     to: &'static Instruments,
     /// Of attempts that succeeded, and with an error type of others.
     process: Vec<KeyValue>,
+    /// Of attempts that succeeded: their attributes are looked up once.
+    consumed: BoundCounter<u64>,
+    took: BoundHistogram<f64>,
+    queued: BoundHistogram<f64>,
 }
 
 /// A send that is measured.
@@ -82,7 +86,13 @@ impl Metrics {
     pub(crate) fn new(origin: &Origin) -> Option<Self> {
         let to = instruments()?;
         let process = origin.attributes("process");
-        Some(Self { to, process })
+        Some(Self {
+            consumed: to.consumed.bind(&process),
+            took: to.process.bind(&process),
+            queued: to.queued.bind(&process),
+            to,
+            process,
+        })
     }
 
     /// A handler starts.
@@ -91,23 +101,20 @@ impl Metrics {
             .born()
             .map(|born| SystemTime::now().duration_since(born));
         if let Some(Ok(age)) = age {
-            self.to.queued.record(age.as_secs_f64(), &self.process);
+            self.queued.record(age.as_secs_f64());
         }
     }
 
     /// A handler has ended, of so many messages.
     pub(crate) fn ended(&self, messages: usize, took: Duration, error_type: Option<&str>) {
         let Some(error_type) = error_type else {
-            return self.count(messages, took, &self.process);
+            self.consumed.add(messages as u64);
+            return self.took.record(took.as_secs_f64());
         };
         let mut attributes = self.process.clone();
         attributes.push(KeyValue::new("error.type", error_type.to_owned()));
-        self.count(messages, took, &attributes);
-    }
-
-    fn count(&self, messages: usize, took: Duration, attributes: &[KeyValue]) {
-        self.to.consumed.add(messages as u64, attributes);
-        self.to.process.record(took.as_secs_f64(), attributes);
+        self.to.consumed.add(messages as u64, &attributes);
+        self.to.process.record(took.as_secs_f64(), &attributes);
     }
 
     /// A message is given up.
