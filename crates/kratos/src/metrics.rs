@@ -1,7 +1,9 @@
 //! Metrics, by the OpenTelemetry API: nothing is measured until somebody has said where to.
 //!
 //! [`telemetry::init`](crate::telemetry::init) says so. Who has a meter provider of their own makes it
-//! OpenTelemetry's global one and calls [`enable`] before the App is made.
+//! OpenTelemetry's global one and calls [`enable`] before the App is made. Their SDK must have its
+//! feature `experimental_metrics_bound_instruments`: without it, what is measured of each message is
+//! dropped. (This crate's feature `telemetry` switches it on.)
 //!
 //! Every attribute comes from the configuration or the code: topics, groups, filters, routes, types
 //! of errors. No value is a client's choice, so their number is bounded.
