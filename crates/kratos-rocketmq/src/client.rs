@@ -347,6 +347,11 @@ impl Shared {
         self.connection.site()
     }
 
+    /// Whether the broker is this process's own: it has all its topics from the start.
+    #[cfg_attr(
+        not(feature = "embedded"),
+        expect(clippy::unused_self, reason = "only the embedded broker is kept here")
+    )]
     fn is_embedded(&self) -> bool {
         #[cfg(feature = "embedded")]
         return self.broker.is_some();
