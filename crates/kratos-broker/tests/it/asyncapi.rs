@@ -123,7 +123,7 @@ fn keep(name: &str, mut document: Value) {
 }
 
 #[test]
-fn every_subscription_and_typed_publisher_appears() {
+fn a2_every_subscription_and_typed_publisher_appears() {
     let broker = Broker::new();
     let publisher = Publisher::new(broker.clone());
     let orders = TopicPublisher::json(publisher.clone(), "orders")
@@ -201,7 +201,7 @@ fn every_subscription_and_typed_publisher_appears() {
 }
 
 #[test]
-fn the_schema_is_that_of_the_type_and_definitions_become_components() {
+fn a2_the_schema_is_that_of_the_type_and_definitions_become_components() {
     let router = Router::new()
         .subscribe_with(of("pages", "g").schema::<Page<Order>>(), page)
         .subscribe_with(of("orders", "g").schema::<elsewhere::Order>(), other);

@@ -48,6 +48,9 @@ fn no_law_of_a_series_is_forgotten() {
         ('l', 3),
         ('s', 14),
         ('t', 10),
+        ('a', 2),
+        ('h', 1),
+        ('m', 1),
     ];
     for (letter, last) in series {
         for number in 1..=last {
