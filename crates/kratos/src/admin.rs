@@ -13,7 +13,9 @@
 //! | POST `/subscriptions/{id}/pause`, `resume`, `concurrency`; POST `/dead-letters/{id}/replay`; PUT `/log-level` | what [`Config::actions`] allows |
 //!
 //! It listens on an address of its own, on loopback unless configured otherwise: whoever reaches it
-//! needs no password. It has **a thread and a runtime of its own**, so that it answers when the
+//! needs no password. On loopback it answers only requests whose `host` is an IP address or
+//! `localhost`, so that no web site in a browser on this machine can make itself its neighbour; what
+//! changes something takes `application/json` alone, and not from the pages of others. It has **a thread and a runtime of its own**, so that it answers when the
 //! App's runtime is blocked, which is what `/livez` is there to tell.
 //!
 //! Unlike other servers it answers from its bind on, since it takes no work: added first, it shows
@@ -23,10 +25,14 @@
 //! [`Config::stuck_after`], or when a dispatcher lets messages lie though it could handle them. A
 //! restart helps then. It stays true while a broker is away: no restart brings that back.
 //! **`/readyz`** is [`Handle::is_ready`](crate::Handle::is_ready): false from the first moment of a
-//! stop, long before connections are refused.
+//! stop, long before connections are refused. A subscription that the broker has assigned nothing to
+//! is told by `?verbose` and does not count: one member more than there are queues is no fault, the
+//! others work, and an orchestrator that waited for it would wait for ever.
 
 mod answer;
 mod config;
+mod guard;
+mod look;
 mod operate;
 mod probe;
 mod routes;
@@ -40,7 +46,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 
 pub use self::config::Config;
-use self::{routes::Admin, thread::Thread, watch::Watch};
+use self::{look::Looks, routes::Admin, thread::Thread, watch::Watch};
 use crate::{
     BoundServer, Description, Endpoint, Entry, Result, ServerState, ServerStatus, Shutdown,
     StartContext,
@@ -116,7 +122,9 @@ impl crate::Server for Server {
             info: cx.info().clone(),
             handle: cx.handle().clone(),
             watch,
+            looks: Looks::new(),
             actions: self.config.actions,
+            loopback: self.config.addr.ip().is_loopback(),
             app: tokio::runtime::Handle::current(),
         };
         let thread = Thread::start(self.config.addr, admin.router()).await?;

@@ -25,7 +25,7 @@ pub use self::{
 pub use crate::net::Bound;
 use crate::{
     Description, Entry, Error, Result, StartContext,
-    net::{Hint, Limits, Protocol, listen, observed},
+    net::{Hint, Limits, Protocol, WhenFull, listen, observed},
 };
 
 const HINT: Hint = Hint {
@@ -118,6 +118,7 @@ impl crate::Server for Server {
         let router = observed(routes.into_axum_router(), Protocol::Grpc, cx.info());
         let limits = Limits {
             connections_max,
+            when_full: WhenFull::Wait,
             header_read_timeout: HEADER_READ_TIMEOUT,
         };
         let bound = Bound::new(socket, router, limits, Protocol::Grpc);

@@ -13,7 +13,7 @@ pub use self::config::Config;
 pub use crate::net::Bound;
 use crate::{
     Description, Document, Entry, Result, StartContext,
-    net::{Hint, Limits, Protocol, listen, observed},
+    net::{Hint, Limits, Protocol, WhenFull, listen, observed},
 };
 
 const HINT: Hint = Hint {
@@ -118,6 +118,7 @@ impl crate::Server for Server {
         let router = observed(self.router, Protocol::Http, cx.info());
         let limits = Limits {
             connections_max,
+            when_full: WhenFull::Wait,
             header_read_timeout,
         };
         let bound = Bound::new(socket, router, limits, Protocol::Http);

@@ -13,6 +13,7 @@ mod accept;
 mod body;
 mod connection;
 mod executor;
+mod greeting;
 mod in_flight;
 mod listen;
 mod observe;
@@ -64,8 +65,21 @@ fn scheme(extensions: &::http::Extensions) -> &'static str {
 pub(crate) struct Limits {
     /// Connections at once; more wait in the kernel's queue.
     pub(crate) connections_max: usize,
+    /// What is done when there are so many.
+    pub(crate) when_full: WhenFull,
     /// How long the head of an HTTP/1 request may take.
     pub(crate) header_read_timeout: std::time::Duration,
+}
+
+/// What is done when there are as many connections as there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WhenFull {
+    /// The next one waits until another ends.
+    Wait,
+    /// The oldest that asks nothing just then is cut: who asks shall be answered soon, whoever else
+    /// holds connections open.
+    #[cfg(feature = "admin")]
+    CutIdle,
 }
 
 impl Bound {

@@ -22,12 +22,22 @@ pub struct SaveError(sqlx::Error);
 
 impl std::fmt::Display for SaveError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "cannot store the report: {}", self.0)
+        f.write_str("cannot store the report")
+    }
+}
+
+impl std::error::Error for SaveError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
     }
 }
 
 // Locked, full or gone: a database comes back, so the broker keeps the message until then.
-impl HandlerError for SaveError {}
+impl HandlerError for SaveError {
+    fn as_error(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(self)
+    }
+}
 
 /// Stores an event.
 ///

@@ -52,6 +52,13 @@ pub trait HandlerError: fmt::Display + Send + 'static {
     fn disposition(&self) -> Disposition {
         Disposition::Retry
     }
+
+    /// `Some(self)`, where it is an [`Error`](error::Error): its [sources](error::Error::source) are
+    /// told then too, in the log, in dead letters and on the operations page. None unless overridden:
+    /// its own words (`{:#}`) are all that is told.
+    fn as_error(&self) -> Option<&(dyn error::Error + 'static)> {
+        None
+    }
 }
 
 /// Any error, for `?` in handlers that do not tell errors apart: every one is retried, unless
@@ -121,19 +128,18 @@ impl HandlerError for AnyError {
         let rejection = self.downcast_ref::<Rejection>();
         rejection.map_or(Disposition::Retry, Rejection::disposition)
     }
+
+    fn as_error(&self) -> Option<&(dyn error::Error + 'static)> {
+        Some(&*self.inner)
+    }
 }
 
 impl fmt::Display for AnyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.inner, f)?;
         if f.alternate() {
-            let mut source = self.inner.source();
-            while let Some(error) = source {
-                write!(f, ": {error}")?;
-                source = error.source();
-            }
+            return kratos::error_chain(&*self.inner).fmt(f);
         }
-        Ok(())
+        fmt::Display::fmt(&self.inner, f)
     }
 }
 
@@ -192,11 +198,11 @@ impl Failure {
 
     pub(crate) fn of<E: HandlerError>(error: &E, classified: Option<Disposition>) -> Self {
         let disposition = classified.unwrap_or_else(|| error.disposition());
-        Self::typed(
-            disposition,
-            std::any::type_name::<E>(),
-            format!("{error:#}"),
-        )
+        let message = match error.as_error() {
+            Some(error) => kratos::error_chain(error).to_string(),
+            None => format!("{error:#}"),
+        };
+        Self::typed(disposition, std::any::type_name::<E>(), message)
     }
 
     /// What follows.
@@ -236,7 +242,10 @@ impl From<Box<dyn error::Error + Send + Sync>> for Failure {
     fn from(error: Box<dyn error::Error + Send + Sync>) -> Self {
         match error.downcast::<Self>() {
             Ok(failure) => *failure,
-            Err(error) => Self::typed(Disposition::Retry, "layer", error.to_string()),
+            Err(error) => {
+                let chain = kratos::error_chain(&*error).to_string();
+                Self::typed(Disposition::Retry, "layer", chain)
+            }
         }
     }
 }
@@ -250,6 +259,35 @@ impl From<std::convert::Infallible> for Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_level_of_an_error_is_told_once() {
+        #[derive(Debug)]
+        struct Own(kratos::Error);
+        impl fmt::Display for Own {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("cannot store")
+            }
+        }
+        impl error::Error for Own {
+            fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+                Some(&self.0)
+            }
+        }
+        impl HandlerError for Own {
+            fn as_error(&self) -> Option<&(dyn error::Error + 'static)> {
+                Some(self)
+            }
+        }
+        let own =
+            || Own(kratos::Error::msg("commit: locked").with_source(kratos::Error::msg("locked")));
+        let told = "cannot store: commit: locked";
+        assert_eq!(Failure::of(&own(), None).to_string(), told);
+        assert_eq!(Failure::of(&AnyError::from(own()), None).to_string(), told);
+        assert_eq!(format!("{:#}", AnyError::from(own())), told);
+        let boxed: Box<dyn error::Error + Send + Sync> = Box::new(own());
+        assert_eq!(Failure::from(boxed).to_string(), told);
+    }
 
     #[test]
     fn a_failure_survives_being_boxed_by_a_layer() {

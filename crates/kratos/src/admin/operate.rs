@@ -2,11 +2,14 @@
 
 use std::{future::Future, time::Duration};
 
-use ::http::{HeaderMap, StatusCode, header};
+use ::http::{StatusCode, header};
 use axum::{
     Json,
     body::Bytes,
-    extract::{Path, State, rejection::BytesRejection, rejection::PathRejection},
+    extract::{
+        FromRequest, Path, Request, State,
+        rejection::{BytesRejection, PathRejection},
+    },
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -17,6 +20,9 @@ use super::{
     routes::{Admin, BODY_MAX},
 };
 use crate::{Action, Refusal};
+
+/// How long the body of a request may take to come.
+const BODY_READ_MAX: Duration = Duration::from_secs(5);
 
 /// How long an action may take: a runtime that is blocked does none.
 const ACTION_MAX: Duration = Duration::from_secs(10);
@@ -33,7 +39,6 @@ const REPLAY: usize = 100;
 
 type Answer = Result<Json<Value>, Problem>;
 type Id = Result<Path<String>, PathRejection>;
-type Body = Result<Bytes, BytesRejection>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,42 +50,34 @@ struct Concurrency {
     concurrency: usize,
 }
 
+/// As [`log_level`] answers it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogLevel {
+    log_level: String,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AtMost {
     at_most: Option<usize>,
 }
 
-pub(super) async fn pause(
-    State(admin): State<Admin>,
-    id: Id,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
+pub(super) async fn pause(State(admin): State<Admin>, id: Id, request: Request) -> Answer {
     admin.allowed()?;
-    let _nothing: Nothing = json_of(&headers, body)?;
+    let _nothing: Nothing = json_of(request).await?;
     admin.act(id_of(id)?, Action::Pause).await
 }
 
-pub(super) async fn resume(
-    State(admin): State<Admin>,
-    id: Id,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
+pub(super) async fn resume(State(admin): State<Admin>, id: Id, request: Request) -> Answer {
     admin.allowed()?;
-    let _nothing: Nothing = json_of(&headers, body)?;
+    let _nothing: Nothing = json_of(request).await?;
     admin.act(id_of(id)?, Action::Resume).await
 }
 
-pub(super) async fn concurrency(
-    State(admin): State<Admin>,
-    id: Id,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
+pub(super) async fn concurrency(State(admin): State<Admin>, id: Id, request: Request) -> Answer {
     admin.allowed()?;
-    let Concurrency { concurrency } = json_of(&headers, body)?;
+    let Concurrency { concurrency } = json_of(request).await?;
     admin
         .act(id_of(id)?, Action::Concurrency(concurrency))
         .await
@@ -93,14 +90,9 @@ pub(super) async fn dead_letters(State(admin): State<Admin>, id: Id) -> Answer {
         .await
 }
 
-pub(super) async fn replay(
-    State(admin): State<Admin>,
-    id: Id,
-    headers: HeaderMap,
-    body: Body,
-) -> Answer {
+pub(super) async fn replay(State(admin): State<Admin>, id: Id, request: Request) -> Answer {
     admin.allowed()?;
-    let AtMost { at_most } = json_of(&headers, body)?;
+    let AtMost { at_most } = json_of(request).await?;
     let most = at_most.unwrap_or(REPLAY);
     if !(1..=REPLAY_MAX).contains(&most) {
         return Err(Problem::bad(format!("at_most is 1 to {REPLAY_MAX}")));
@@ -124,20 +116,18 @@ pub(super) async fn log_level() -> Answer {
     Err(no_log())
 }
 
-pub(super) async fn set_log_level(State(admin): State<Admin>, body: Body) -> Answer {
+pub(super) async fn set_log_level(State(admin): State<Admin>, request: Request) -> Answer {
     admin.allowed()?;
-    let body = bytes_of(body)?;
-    let text = std::str::from_utf8(&body);
-    let text =
-        text.map_err(|_| Problem::bad("the body is not UTF-8: write info,my_crate=debug"))?;
+    let LogLevel { log_level } = json_of(request).await?;
     #[cfg(feature = "telemetry")]
     if let Some(level) = crate::telemetry::log_level() {
-        let set = level.set(text.trim());
+        let text = log_level.trim();
+        let set = level.set(text);
         set.map_err(|error| Problem::bad(crate::error_chain(&error).to_string()))?;
-        tracing::info!(log_level = text.trim(), "log level changed by hand");
+        tracing::info!(log_level = text, "log level changed by hand");
         return Ok(Json(json!({ "log_level": level.get() })));
     }
-    let _unused = text;
+    let _unused = log_level;
     Err(no_log())
 }
 
@@ -150,26 +140,19 @@ fn id_of(id: Id) -> Result<String, Problem> {
         .map_err(|error| Problem::bad(format!("the path is no id: {error}")))
 }
 
-fn bytes_of(body: Body) -> Result<Bytes, Problem> {
-    body.map_err(|error| {
-        let status = error.status();
-        Problem::new(
-            status,
-            match status {
-                StatusCode::PAYLOAD_TOO_LARGE => {
-                    format!("the body is longer than {BODY_MAX} bytes")
-                }
-                _ => format!("the body cannot be read: {error}"),
-            },
-        )
-    })
+fn unread(error: &BytesRejection) -> Problem {
+    let status = error.status();
+    let message = match status {
+        StatusCode::PAYLOAD_TOO_LARGE => format!("the body is longer than {BODY_MAX} bytes"),
+        _ => format!("the body cannot be read: {error}"),
+    };
+    Problem::new(status, message)
 }
 
 /// A body that is JSON and says so: no form of another web site's can, without asking first.
-fn json_of<T: for<'de> Deserialize<'de>>(headers: &HeaderMap, body: Body) -> Result<T, Problem> {
-    let kind = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|kind| kind.to_str().ok());
+async fn json_of<T: for<'de> Deserialize<'de>>(request: Request) -> Result<T, Problem> {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|kind| kind.to_str().ok());
     let kind = kind
         .and_then(|kind| kind.split(';').next())
         .unwrap_or_default();
@@ -178,8 +161,14 @@ fn json_of<T: for<'de> Deserialize<'de>>(headers: &HeaderMap, body: Body) -> Res
         let message = "send JSON, with content-type: application/json";
         return Err(Problem::new(status, message));
     }
+    let body = timeout(BODY_READ_MAX, Bytes::from_request(request, &())).await;
+    let body = body.map_err(|_elapsed| {
+        let message = format!("the body has not come within {} s", BODY_READ_MAX.as_secs());
+        Problem::new(StatusCode::REQUEST_TIMEOUT, message)
+    })?;
+    let body = body.map_err(|error| unread(&error))?;
     // Fields have names here: a list would do for serde.
-    let fields: serde_json::Result<Map<String, Value>> = serde_json::from_slice(&bytes_of(body)?);
+    let fields: serde_json::Result<Map<String, Value>> = serde_json::from_slice(&body);
     fields
         .and_then(|fields| T::deserialize(Value::Object(fields)))
         .map_err(|error| Problem::bad(format!("the body is not what is expected here: {error}")))

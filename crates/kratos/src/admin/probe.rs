@@ -5,8 +5,12 @@ use std::fmt::Write as _;
 use ::http::StatusCode;
 use axum::extract::{RawQuery, State};
 
-use super::{routes::Admin, status::look};
+use super::routes::Admin;
 use crate::{Health, Phase};
+
+/// Of a subscription, for who reads `/readyz?verbose`.
+const UNASSIGNED: &str = "the broker has assigned nothing to it (other members of its group have all, \
+     or the topic is not there)";
 
 type Answer = (StatusCode, String);
 
@@ -39,13 +43,18 @@ pub(super) async fn readyz(State(admin): State<Admin>, RawQuery(query): RawQuery
         parts.add(format!("server {}", server.name), verdict);
     }
     if is_verbose(query.as_deref()) {
-        // One more member than there are queues is no fault: the others work.
-        for subscription in look(&admin).await.unwrap_or_default() {
-            let word = match subscription.assigned {
-                Some(false) => Some("the broker has assigned nothing to it".to_owned()),
-                Some(true) | None => subscription.reason,
-            };
-            parts.add(format!("subscription {}", subscription.id), Ok(word));
+        // Told, and not counted: see the admin server's documentation.
+        match admin.looks.subscriptions(&admin.handle).await {
+            Ok(subscriptions) => {
+                for subscription in subscriptions {
+                    let word = match subscription.assigned {
+                        Some(false) => Some(UNASSIGNED.to_owned()),
+                        Some(true) | None => subscription.reason,
+                    };
+                    parts.add(format!("subscription {}", subscription.id), Ok(word));
+                }
+            }
+            Err(why) => parts.add("subscriptions", Ok(Some(why))),
         }
     }
     if !ready && parts.first_wrong().is_none() {

@@ -11,6 +11,8 @@ use axum::{
 
 use super::{
     answer::{Problem, headers},
+    guard::guard,
+    look::Looks,
     operate, probe, status,
     watch::Watch,
 };
@@ -28,7 +30,10 @@ pub(super) struct Admin {
     pub(super) info: AppInfo,
     pub(super) handle: Handle,
     pub(super) watch: Watch,
+    pub(super) looks: Looks,
     pub(super) actions: bool,
+    /// Whether only this machine reaches the server.
+    pub(super) loopback: bool,
     /// The App's runtime: what is done to its servers is done there.
     pub(super) app: tokio::runtime::Handle,
 }
@@ -62,6 +67,7 @@ impl Admin {
             .fallback(nothing_here)
             .method_not_allowed_fallback(wrong_method)
             .layer(DefaultBodyLimit::max(BODY_MAX))
+            .layer(middleware::from_fn_with_state(self.clone(), guard))
             .layer(middleware::map_response(headers))
             .with_state(self)
     }
@@ -85,14 +91,20 @@ fn document(admin: &Admin, name: &str) -> Result<Json<serde_json::Value>, Proble
     })
 }
 
-async fn metrics() -> Response {
+async fn metrics(State(admin): State<Admin>) -> Result<Response, Problem> {
     #[cfg(feature = "telemetry")]
-    if let Some(text) = crate::telemetry::prometheus() {
-        let kind = "text/plain; version=0.0.4; charset=utf-8";
-        return ([(::http::header::CONTENT_TYPE, kind)], text).into_response();
+    {
+        let metrics = admin.looks.metrics().await;
+        let metrics = metrics.map_err(|why| Problem::new(StatusCode::SERVICE_UNAVAILABLE, why))?;
+        if let Some(text) = metrics {
+            let kind = "text/plain; version=0.0.4; charset=utf-8";
+            return Ok(([(::http::header::CONTENT_TYPE, kind)], text).into_response());
+        }
     }
-    Problem::not_found("no metrics are recorded: set them up with kratos::telemetry::init")
-        .into_response()
+    let _unused = admin;
+    Err(Problem::not_found(
+        "no metrics are recorded: set them up with kratos::telemetry::init",
+    ))
 }
 
 async fn config() -> Response {

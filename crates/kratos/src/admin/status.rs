@@ -5,17 +5,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use ::http::StatusCode;
 use axum::{Json, extract::State};
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
 use super::{answer::Problem, routes::Admin};
-use crate::{Health, ServerStatus, SubscriptionStatus};
-
-/// How long a look at the subscriptions may take: it takes locks that lanes use, and must not wait
-/// for ever for one that is stuck.
-const LOOK_MAX: Duration = Duration::from_secs(2);
+use crate::{Health, ServerStatus};
 
 pub(super) async fn status(State(admin): State<Admin>) -> Json<Value> {
-    let subscriptions = look(&admin).await;
+    let subscriptions = admin.looks.subscriptions(&admin.handle).await;
     let liveness = admin.watch.look();
     let unseen = subscriptions.as_ref().err().cloned();
     let reason = liveness.reason();
@@ -46,26 +41,9 @@ pub(super) async fn status(State(admin): State<Admin>) -> Json<Value> {
 }
 
 pub(super) async fn subscriptions(State(admin): State<Admin>) -> Result<Json<Value>, Problem> {
-    match look(&admin).await {
+    match admin.looks.subscriptions(&admin.handle).await {
         Ok(subscriptions) => Ok(Json(json!({ "subscriptions": subscriptions }))),
         Err(why) => Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, why)),
-    }
-}
-
-/// How every subscription is, on a thread that may wait for locks.
-pub(super) async fn look(admin: &Admin) -> Result<Vec<SubscriptionStatus>, String> {
-    let servers = admin.handle.servers();
-    let looking = tokio::task::spawn_blocking(move || {
-        let live = servers.iter().filter_map(|s| s.description.live_view());
-        live.flat_map(|live| live.subscriptions()).collect()
-    });
-    match timeout(LOOK_MAX, looking).await {
-        Ok(Ok(subscriptions)) => Ok(subscriptions),
-        Ok(Err(_panicked)) => Err("a look at the subscriptions panicked".to_owned()),
-        Err(_elapsed) => Err(format!(
-            "the subscriptions do not answer within {} s: the dispatcher may be stuck",
-            LOOK_MAX.as_secs()
-        )),
     }
 }
 

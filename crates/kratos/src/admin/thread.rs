@@ -9,9 +9,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+use super::look::LOOKS_MAX;
 use crate::{
     BoundServer, Error, Result, Shutdown, ShutdownTrigger,
-    net::{Bound, Hint, Limits, Protocol, listen},
+    net::{Bound, Hint, Limits, Protocol, WhenFull, listen},
 };
 
 const HINT: Hint = Hint {
@@ -19,14 +20,11 @@ const HINT: Hint = Hint {
     variable: "KRATOS_ADMIN__ADDR",
 };
 
-/// Connections at once; a page holds one or two.
+/// Connections at once; a page holds one or two. The oldest idle one makes room for the next.
 const CONNECTIONS_MAX: usize = 64;
 
 /// How long the head of a request may take.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Threads for looks that wait for a lock of the App's, at most.
-const LOOKS_MAX: usize = 4;
 
 /// How long answers that are under way may take at the end.
 const DRAIN: Duration = Duration::from_millis(100);
@@ -123,6 +121,7 @@ async fn serve(
     }
     let limits = Limits {
         connections_max: CONNECTIONS_MAX,
+        when_full: WhenFull::CutIdle,
         header_read_timeout: HEADER_READ_TIMEOUT,
     };
     Bound::new(socket, router, limits, Protocol::Http)

@@ -1,12 +1,12 @@
 //! The accept loop.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use hyper_util::{rt::TokioTimer, server::conn::auto::Builder};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
     time::{sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -15,8 +15,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
 use super::{
-    Bound, Limits,
-    connection::{self, Connections},
+    Bound, Limits, WhenFull,
+    connection::{self, Activity, Connections},
     executor::Executor,
     in_flight::InFlight,
 };
@@ -26,6 +26,9 @@ use crate::{Error, Result, Shutdown};
 /// before it goes on.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
+/// How often a full server looks for a connection that asks nothing.
+const ROOM_EVERY: Duration = Duration::from_millis(100);
+
 /// Connections taken from the kernel's queue when the listener closes, at most.
 const LAST_ACCEPTS_MAX: usize = 1024;
 
@@ -33,6 +36,9 @@ struct Server {
     connections: Connections,
     tasks: JoinSet<()>,
     slots: Arc<Semaphore>,
+    when_full: WhenFull,
+    /// The connections, the oldest first, where one may be cut for room.
+    held: VecDeque<(AbortHandle, Arc<Activity>)>,
     shutdown: Shutdown,
 }
 
@@ -52,6 +58,7 @@ pub(super) async fn serve(bound: Bound, shutdown: Shutdown) -> Result<()> {
         builder: builder(limits, &cut),
         router,
         in_flight: InFlight::default(),
+        silence_max: limits.header_read_timeout,
         #[cfg(feature = "tls")]
         tls: tls.as_ref().map(|(tls, _)| tls.clone()),
     };
@@ -81,6 +88,8 @@ impl Server {
             connections,
             tasks: JoinSet::new(),
             slots: Arc::new(Semaphore::new(limits.connections_max)),
+            when_full: limits.when_full,
+            held: VecDeque::new(),
             shutdown,
         }
     }
@@ -90,6 +99,7 @@ impl Server {
             tokio::select! {
                 () = self.shutdown.requested() => return,
                 Some(ended) = self.tasks.join_next() => log_panic(ended),
+                () = sleep(ROOM_EVERY), if self.is_crowded() => self.make_room(),
                 accepted = accept_one(listener, &self.slots) => match accepted {
                     Ok((stream, peer, slot)) => self.spawn(stream, peer, Some(slot)),
                     Err(error) if concerns_one_connection(&error) => {
@@ -127,10 +137,39 @@ impl Server {
 
     fn spawn(&mut self, stream: TcpStream, peer: SocketAddr, slot: Option<OwnedSemaphorePermit>) {
         let (connections, shutdown) = (self.connections.clone(), self.shutdown.clone());
-        self.tasks.spawn(async move {
-            connection::serve(connections, stream, peer, shutdown).await;
+        let activity = Arc::<Activity>::default();
+        let seen = activity.clone();
+        let task = self.tasks.spawn(async move {
+            connection::serve(connections, stream, peer, activity, shutdown).await;
             drop(slot);
         });
+        if self.when_full != WhenFull::Wait {
+            self.held.retain(|(task, _)| !task.is_finished());
+            self.make_room();
+            self.held.push_back((task, seen));
+        }
+    }
+
+    /// Whether the next connection would have to wait, and need not.
+    fn is_crowded(&self) -> bool {
+        self.when_full != WhenFull::Wait && self.slots.available_permits() == 0
+    }
+
+    /// Cuts the oldest connection that asks nothing, if there is room for none.
+    fn make_room(&mut self) {
+        if !self.is_crowded() {
+            return;
+        }
+        let idle = |(_, activity): &(AbortHandle, Arc<Activity>)| activity.is_idle();
+        if let Some((task, _)) = self
+            .held
+            .iter()
+            .position(idle)
+            .and_then(|at| self.held.remove(at))
+        {
+            debug!("cut a connection that asks nothing: there are too many");
+            task.abort();
+        }
     }
 
     /// Waits for the connections to end, or for the time to cut them.

@@ -24,6 +24,7 @@ use tracing::debug;
 use super::{
     body::{Accompanied, Companion},
     executor::Executor,
+    greeting::Greeted,
     in_flight::{Guard, InFlight},
 };
 use crate::Shutdown;
@@ -45,6 +46,8 @@ pub(super) struct Connections {
     pub(super) builder: Builder<Executor>,
     pub(super) router: Router,
     pub(super) in_flight: InFlight,
+    /// How long a client may say nothing, before it says which HTTP it speaks.
+    pub(super) silence_max: Duration,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<super::tls::Tls>,
 }
@@ -60,7 +63,7 @@ struct Caller {
 
 /// What a connection knows of its requests.
 #[derive(Debug, Default)]
-struct Activity {
+pub(super) struct Activity {
     began: Notify,
     now: Mutex<Now>,
 }
@@ -83,6 +86,7 @@ pub(super) async fn serve(
     connections: Connections,
     stream: TcpStream,
     peer: SocketAddr,
+    activity: Arc<Activity>,
     shutdown: Shutdown,
 ) {
     // Responses are small and whole: waiting for more to send only delays them.
@@ -96,7 +100,7 @@ pub(super) async fn serve(
                     addr: peer,
                     tls: Some(crate::tls::ClientCertificates::new(shown)),
                 };
-                serve_requests(connections, stream, caller, shutdown).await;
+                serve_requests(connections, stream, caller, activity, shutdown).await;
             }
             Err(error) => debug!(%peer, %error, "a handshake failed"),
         }
@@ -107,23 +111,25 @@ pub(super) async fn serve(
         #[cfg(feature = "tls")]
         tls: None,
     };
-    serve_requests(connections, stream, caller, shutdown).await;
+    serve_requests(connections, stream, caller, activity, shutdown).await;
 }
 
 async fn serve_requests<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     connections: Connections,
     stream: S,
     caller: Caller,
+    activity: Arc<Activity>,
     shutdown: Shutdown,
 ) {
     let Connections {
         builder,
         router,
         in_flight,
+        silence_max,
         ..
     } = connections;
     let peer = caller.addr;
-    let activity = Arc::new(Activity::default());
+    let (stream, said) = Greeted::new(stream);
     let seen = activity.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let running = seen.begin(&request, &in_flight);
@@ -134,6 +140,10 @@ async fn serve_requests<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     tokio::select! {
         ended = connection.as_mut() => return log(peer, ended),
         () = shutdown.requested() => {}
+        () = said.nothing_for(silence_max) => {
+            debug!(%peer, "cut a connection on which nothing was said");
+            return;
+        }
     }
     if activity.may_send_one_more() {
         tokio::select! {
@@ -207,6 +217,11 @@ impl Activity {
             let _began = futures_util::FutureExt::now_or_never(self.began.notified());
         }
         wait
+    }
+
+    /// Whether none of its requests is being answered.
+    pub(super) fn is_idle(&self) -> bool {
+        self.lock().running == 0
     }
 
     fn is_silent(&self) -> bool {

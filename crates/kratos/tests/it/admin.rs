@@ -1,5 +1,6 @@
 //! The admin server, seen from outside.
 
+mod hostile;
 mod life;
 mod live;
 mod refusal;
@@ -214,7 +215,7 @@ pub(crate) async fn exchange(
 ) -> String {
     let mut stream = TcpStream::connect(addr).await.unwrap();
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n",
+        "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes()).await.unwrap();

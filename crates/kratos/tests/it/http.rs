@@ -138,6 +138,26 @@ async fn idle_connections_do_not_hold_the_stop() {
     );
 }
 
+#[tokio::test]
+async fn a_connection_on_which_nothing_is_said_gives_its_place_back() {
+    let config = http::Config {
+        addr: ([127, 0, 0, 1], 0).into(),
+        connections_max: 1,
+        header_read_timeout: Duration::from_millis(300),
+        ..Default::default()
+    };
+    let router = Router::new().route("/", get(|| async { "there is room" }));
+    let running = run(app().server(http::Server::new(config, router))).await;
+    for half in [&b""[..], b"P", b"PRI * HTTP/2.0", b"GET / HTTP/1.1\r\nhos"] {
+        let mut silent = running.connect().await;
+        silent.write_all(half).await.unwrap();
+        let answer = tokio::time::timeout(Duration::from_secs(10), running.get("/", "")).await;
+        let answer = answer.expect("it holds its place");
+        assert!(answer.ends_with("there is room"), "{answer}");
+    }
+    running.stop().await.unwrap();
+}
+
 /// S11: neither a handler that never answers nor a response that never ends.
 #[tokio::test]
 async fn a_hung_request_or_response_ends_at_the_deadline_and_is_named() {

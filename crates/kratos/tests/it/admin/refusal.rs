@@ -81,8 +81,9 @@ async fn nothing_is_done_without_the_opt_in() {
         let status = refused(&watched, "POST", path, json, body.as_bytes()).await;
         assert_eq!(status, 403, "{path}");
     }
+    let level = br#"{"log_level": "debug"}"#;
     assert_eq!(
-        refused(&watched, "PUT", "/log-level", "", b"debug").await,
+        refused(&watched, "PUT", "/log-level", json, level).await,
         403
     );
     assert!(consumer.done.lock().unwrap().is_empty());
@@ -124,7 +125,12 @@ async fn a_body_that_is_huge_odd_or_no_json_is_refused_on_every_route() {
             assert_eq!(status, 415, "{path}");
         }
     }
-    assert_eq!(refused(&watched, "PUT", "/log-level", "", &huge).await, 413);
+    let level = "/log-level";
+    assert_eq!(refused(&watched, "PUT", level, json, &huge).await, 413);
+    assert_eq!(refused(&watched, "PUT", level, "", b"info").await, 415);
+    for bad in [&b"info"[..], b"\"info\"", b"{}", br#"{"log_level": 7}"#] {
+        assert_eq!(refused(&watched, "PUT", level, json, bad).await, 400);
+    }
     assert!(consumer.done.lock().unwrap().is_empty());
     watched.stop().await;
 }
