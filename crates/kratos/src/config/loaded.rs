@@ -45,9 +45,16 @@ pub(crate) fn loaded() -> Option<Loaded> {
 
 /// Remembers it; no secret is kept.
 pub(super) fn remember(figment: &Figment, root: &Value) {
-    let mut sources = Map::new();
-    let config = masked(figment, root, "", false, &mut sources);
-    *LOADED.lock().unwrap_or_else(PoisonError::into_inner) = Some(Loaded { config, sources });
+    let loaded = Loaded::new(figment, root);
+    *LOADED.lock().unwrap_or_else(PoisonError::into_inner) = Some(loaded);
+}
+
+impl Loaded {
+    pub(super) fn new(figment: &Figment, root: &Value) -> Self {
+        let mut sources = Map::new();
+        let config = masked(figment, root, "", false, &mut sources);
+        Self { config, sources }
+    }
 }
 
 fn masked(
@@ -98,6 +105,8 @@ fn note(
     };
     let source = match &metadata.source {
         Some(Source::File(file)) => file.display().to_string(),
+        // A variable, by its name.
+        Some(Source::Custom(name)) => format!("{} {name}", metadata.name),
         _ => metadata.name.to_string(),
     };
     sources.insert(path.to_owned(), json!(source));

@@ -149,3 +149,31 @@ fn read<T: DeserializeOwned>(figment: &Figment, mut root: Value) -> Result<T, Ve
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{super::loaded::Loaded, *};
+
+    #[test]
+    fn every_value_names_the_variable_that_it_is_from() {
+        let loader = Loader::new("absent").vars([
+            ("KRATOS_HTTP__ADDR", "127.0.0.1:1"),
+            ("kratos_db__password", "hunter2"),
+            ("UNRELATED", "x"),
+        ]);
+        let (_, figment, root) = loader.read::<Value>().expect("it can be read");
+        let loaded = serde_json::to_value(Loaded::new(&figment, &root)).expect("it is JSON");
+        assert_eq!(
+            loaded,
+            json!({
+                "config": { "http": { "addr": "127.0.0.1:1" }, "db": { "password": "***" } },
+                "sources": {
+                    "http.addr": "environment variable KRATOS_HTTP__ADDR",
+                    "db.password": "environment variable kratos_db__password",
+                },
+            })
+        );
+    }
+}
