@@ -23,6 +23,7 @@ pub(super) const LOOKS_MAX: usize = SUBSCRIPTIONS_MAX + METRICS_MAX;
 #[derive(Clone, Debug)]
 pub(super) struct Looks {
     subscriptions: Arc<Semaphore>,
+    #[cfg(feature = "telemetry")]
     metrics: Arc<Semaphore>,
 }
 
@@ -32,6 +33,7 @@ impl Looks {
     pub(super) fn new() -> Self {
         Self {
             subscriptions: Arc::new(Semaphore::new(SUBSCRIPTIONS_MAX)),
+            #[cfg(feature = "telemetry")]
             metrics: Arc::new(Semaphore::new(METRICS_MAX)),
         }
     }
