@@ -44,6 +44,8 @@ export class Browser {
     const page = new Page(this, sessionId, browserContextId);
     this.#listeners.set(sessionId, (method, params) => page.heard(method, params));
     await Promise.all(["Page", "Runtime", "Network", "Log"].map((domain) => page.send(`${domain}.enable`)));
+    // Each page of several is as if it were in front.
+    await page.send("Emulation.setFocusEmulationEnabled", { enabled: true });
     await page.size(width, height, phone);
     return page;
   }
@@ -129,7 +131,7 @@ export class Page {
   }
 
   async size(width, height, phone = width < 600) {
-    await this.send("Emulation.setDeviceMetricsOverride", { width, height, deviceScaleFactor: phone ? 2 : 1, mobile: phone });
+    await this.send("Emulation.setDeviceMetricsOverride", { width, height, deviceScaleFactor: 1, mobile: phone });
   }
 
   /** Media features, such as `{ "prefers-color-scheme": "dark" }`. */

@@ -4,6 +4,7 @@
 import { mkdirSync } from "node:fs";
 import { after, before, describe } from "node:test";
 
+import { behaviour } from "./behaviour.mjs";
 import { Browser } from "./chromium.mjs";
 import { documents } from "./documents.mjs";
 import { operations } from "./operations.mjs";
@@ -16,6 +17,11 @@ before(async () => { browser = await Browser.launch(chromium); });
 after(() => browser.close());
 
 const tools = { browser: () => browser, shots };
-describe("the operations page", () => operations(tools));
-describe("the documents page", () => documents(tools));
-describe("an App", () => real({ ...tools, program: quickstart }));
+// Each waits for pages and services most of the time. Those of one have a server in common.
+const inTurn = { concurrency: 1 };
+describe("the pages", { concurrency: 4 }, () => {
+  describe("of an App", inTurn, () => real({ ...tools, program: quickstart }));
+  describe("operations: what it shows", inTurn, () => operations(tools));
+  describe("operations: what it does", inTurn, () => behaviour(tools));
+  describe("documents", inTurn, () => documents(tools));
+});
