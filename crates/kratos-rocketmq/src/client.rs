@@ -117,7 +117,8 @@ impl Client {
 
     /// A client around one of `rocketmq_grpc`, for what [`Config`] has no words for: interceptors, a
     /// connector, addresses that a port forwarding has changed. Does no I/O. Broadcasts have no name
-    /// server to ask.
+    /// server to ask. Spans are those of the framework: the client's own are
+    /// [off](rocketmq_grpc::Client::untraced).
     ///
     /// ```
     /// # fn main() -> Result<(), rocketmq_grpc::Error> {
@@ -132,7 +133,7 @@ impl Client {
     #[must_use]
     pub fn around(client: rocketmq_grpc::Client) -> Self {
         let shared = Shared {
-            client: OnceLock::from(client),
+            client: OnceLock::from(client.untraced()),
             ..Shared::new(Connection::named("a client of its own making"))
         };
         shared.into()

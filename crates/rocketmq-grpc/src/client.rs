@@ -33,6 +33,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Client {
     shared: Arc<Shared>,
+    traced: bool,
 }
 
 /// What the producers and consumers of a client have in common.
@@ -74,6 +75,7 @@ impl Client {
             None => connector,
         };
         let signer = config.credentials.clone();
+        let traced = config.traced;
         let shared = Shared {
             signer: signer.map(|it| Arc::new(Signer::new(it, config.request_timeout))),
             config,
@@ -85,7 +87,18 @@ impl Client {
         };
         Ok(Self {
             shared: Arc::new(shared),
+            traced,
         })
+    }
+
+    /// The same client; producers and consumers that are made with this handle record no spans,
+    /// whatever [`Config`] says. For frameworks that record their own around them.
+    #[must_use]
+    pub fn untraced(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            traced: false,
+        }
     }
 
     /// The endpoints that this client was given.
@@ -106,7 +119,7 @@ impl Client {
     ///
     /// If the server cannot be reached, refuses this client, or knows one of the topics not.
     pub async fn producer(&self, config: ProducerConfig) -> Result<Producer, Error> {
-        Producer::start(&self.shared, config).await
+        Producer::start(&self.shared, self.traced, config).await
     }
 
     /// Starts a consumer: routes of all its topics, settings exchanged with all their brokers.
@@ -119,7 +132,7 @@ impl Client {
     /// ([`is_unknown_group`](Error::is_unknown_group)), or a topic does not exist
     /// ([`is_unknown_topic`](Error::is_unknown_topic)).
     pub async fn consumer(&self, config: ConsumerConfig) -> Result<Consumer, Error> {
-        Consumer::start(&self.shared, config).await
+        Consumer::start(&self.shared, self.traced, config).await
     }
 
     /// Starts a simple consumer: one that is asked for messages of all its topics at once, with a
@@ -132,7 +145,7 @@ impl Client {
         &self,
         config: SimpleConsumerConfig,
     ) -> Result<SimpleConsumer, Error> {
-        SimpleConsumer::start(&self.shared, config).await
+        SimpleConsumer::start(&self.shared, self.traced, config).await
     }
 
     /// Asks the access point for a sign of life; any answer will do, also a refusal.

@@ -31,6 +31,7 @@ pub struct Config {
     pub(crate) credentials: Option<Provider>,
     pub(crate) rewrite: Option<Rewrite>,
     pub(crate) interceptors: Interceptors,
+    pub(crate) traced: bool,
     #[cfg(feature = "tls")]
     pub(crate) tls: Option<Tls>,
 }
@@ -63,6 +64,7 @@ impl Config {
             credentials: None,
             rewrite: None,
             interceptors: Interceptors::default(),
+            traced: false,
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -134,6 +136,22 @@ impl Config {
     /// Adds code of yours around sends, receives and settlements.
     pub fn interceptor(mut self, interceptor: impl Interceptor) -> Self {
         self.interceptors.push(interceptor);
+        self
+    }
+
+    /// Records spans by OpenTelemetry's global tracer provider: `send {topic}`, `receive {topic}`,
+    /// `ack {topic}` and the like for each request that settles messages, and `process {topic}`
+    /// around the handlers of a [`PushConsumer`](crate::PushConsumer). Their names and attributes
+    /// are those of OpenTelemetry's conventions for messaging, 1.44.
+    ///
+    /// A message carries the span that it is sent in, and the baggage, in its properties
+    /// `traceparent`, `tracestate` and `baggage`, unless it has a trace of its own: then the send is
+    /// linked to that. What there is no room for among its properties it goes without. Receivers
+    /// are linked to it, and handlers are its children: in a loop of your own, make them so with
+    /// [`MessageView::span_context`](crate::MessageView::span_context).
+    #[cfg(feature = "opentelemetry")]
+    pub fn traced(mut self) -> Self {
+        self.traced = true;
         self
     }
 

@@ -59,6 +59,7 @@ use crate::{
     client::Shared,
     instance::{Instance, Role},
     route::Broker,
+    spans::Spans,
 };
 
 /// What the good-bye is left of the time to close, at most.
@@ -99,13 +100,18 @@ pub struct ConsumerStats {
 }
 
 impl Consumer {
-    pub(crate) async fn start(shared: &Arc<Shared>, config: ConsumerConfig) -> Result<Self, Error> {
-        Self::start_as(shared, config, ClientType::PushConsumer).await
+    pub(crate) async fn start(
+        shared: &Arc<Shared>,
+        traced: bool,
+        config: ConsumerConfig,
+    ) -> Result<Self, Error> {
+        Self::start_as(shared, traced, config, ClientType::PushConsumer).await
     }
 
     /// A simple consumer has one pool for all its topics.
     pub(crate) async fn start_as(
         shared: &Arc<Shared>,
+        traced: bool,
         config: ConsumerConfig,
         client_type: ClientType,
     ) -> Result<Self, Error> {
@@ -116,7 +122,7 @@ impl Consumer {
             group: config.group.clone(),
             subscriptions: Mutex::new(subscriptions),
         };
-        let instance = Instance::start(shared, role)?;
+        let instance = Instance::start(shared, traced, role)?;
         let pool = (client_type == ClientType::SimpleConsumer)
             .then(|| Arc::new(Pool::new(Inbox::with_one_each(), config.invisible_duration)));
         let consumer = Self {
@@ -259,7 +265,8 @@ impl Consumer {
             self.instance.check_open()?;
             self.settler.has_room().await;
         }
-        tokio::select! {
+        let span = self.instance.spans.receive();
+        let mut taken = tokio::select! {
             biased;
             taken = pool.take(max, invisible) => match taken {
                 Ok(none) if none.is_empty() => self.instance.shared.check_open().map(|()| none),
@@ -267,7 +274,14 @@ impl Consumer {
             },
             () = self.instance.stop.cancelled() => Err(Error::closed("consumer")),
             () = self.instance.shared.closed.cancelled() => Err(Error::closed("client")),
-        }
+        };
+        span.brought(&mut taken);
+        taken
+    }
+
+    /// The spans of this consumer.
+    pub(crate) fn spans(&self) -> &Spans {
+        &self.instance.spans
     }
 
     /// Queues what shall become of a message and returns at once; [`settled`](Consumer::settled)

@@ -30,6 +30,7 @@ use crate::{
     route::Route,
     rpc::{Rpc, Subject},
     session::Session,
+    spans::Spans,
 };
 
 /// Questions about orphaned transactions that wait for the producer; the server asks again for those
@@ -42,6 +43,7 @@ pub(crate) struct Instance {
     pub(crate) shared: Arc<Shared>,
     pub(crate) identity: Arc<Identity>,
     pub(crate) role: Role,
+    pub(crate) spans: Spans,
     pub(crate) settings: watch::Sender<ServerSettings>,
     /// Of our own settings: counts up when they change, and sessions then send them anew.
     pub(crate) settings_version: watch::Sender<u64>,
@@ -83,11 +85,16 @@ struct Kept {
 }
 
 impl Instance {
-    pub(crate) fn start(shared: &Arc<Shared>, role: Role) -> Result<Arc<Self>, Error> {
+    pub(crate) fn start(
+        shared: &Arc<Shared>,
+        traced: bool,
+        role: Role,
+    ) -> Result<Arc<Self>, Error> {
         shared.check_open()?;
         let identity = shared.identity()?;
         let instance = Arc::new(Self {
             shared: shared.clone(),
+            spans: Spans::new(traced, shared, identity.client_id(), &role),
             identity: Arc::new(identity),
             role,
             settings: watch::Sender::new(ServerSettings::default()),

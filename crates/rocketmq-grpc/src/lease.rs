@@ -123,6 +123,9 @@ pub(crate) struct Grip {
     pub(crate) extending: Option<oneshot::Receiver<Result<Hold, Error>>>,
     /// In an orderly group.
     pub(crate) member: Option<Member>,
+    /// Which span its message was sent in, for those of its settlements.
+    #[cfg(feature = "opentelemetry")]
+    pub(crate) sender: Option<Box<opentelemetry::trace::SpanContext>>,
 }
 
 /// The handle of the newest delivery or extension, and for how long it is good.
@@ -156,6 +159,8 @@ impl Lease {
             },
             extending: None,
             member: None,
+            #[cfg(feature = "opentelemetry")]
+            sender: None,
         };
         Self { message, grip }
     }

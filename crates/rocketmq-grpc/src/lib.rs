@@ -24,6 +24,11 @@ mod rpc;
 mod session;
 mod settings;
 mod simple_consumer;
+#[cfg(feature = "opentelemetry")]
+mod spans;
+#[cfg(not(feature = "opentelemetry"))]
+#[path = "spans/off.rs"]
+mod spans;
 #[cfg(feature = "tls")]
 mod tls;
 

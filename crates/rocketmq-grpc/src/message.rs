@@ -195,6 +195,28 @@ impl Message {
         &self.id
     }
 
+    /// Value of a property, if it was set.
+    #[must_use]
+    pub fn property_value(&self, name: &str) -> Option<&str> {
+        self.properties.get(name).map(String::as_str)
+    }
+
+    /// Whether a property, with all that was set, is within what the server takes: 128 properties,
+    /// and 16 KiB of properties, tag and keys together.
+    ///
+    /// ```
+    /// use rocketmq_grpc::Message;
+    ///
+    /// let message = Message::new("orders", "a body").property("note", "x".repeat(10_000));
+    /// assert!(message.has_room_for("baggage", "tenant=acme"));
+    /// assert!(!message.has_room_for("baggage", &"x".repeat(8_192)));
+    /// ```
+    #[must_use]
+    pub fn has_room_for(&self, name: &str, value: &str) -> bool {
+        let (tag, keys) = self.tag_and_keys();
+        validate::has_room(tag, keys, &self.properties, name, value)
+    }
+
     /// Topic of the message.
     #[must_use]
     pub fn topic(&self) -> &str {
@@ -217,6 +239,15 @@ impl Message {
     #[must_use]
     pub fn delivery_time(&self) -> Option<SystemTime> {
         self.deliver_at
+    }
+
+    pub(crate) fn tag_and_keys(&self) -> (Option<&str>, &[String]) {
+        (self.tag.as_deref(), &self.keys)
+    }
+
+    #[cfg(feature = "opentelemetry")]
+    pub(crate) fn set_property(&mut self, name: &str, value: String) {
+        self.properties.insert(name.to_owned(), value);
     }
 
     /// The type that follows from what was set; sent in a transaction, it is another one.

@@ -7,7 +7,10 @@ mod recall;
 mod send;
 mod transaction;
 
-use std::sync::{Arc, Mutex, atomic::AtomicUsize};
+use std::{
+    slice,
+    sync::{Arc, Mutex, atomic::AtomicUsize},
+};
 
 use rocketmq_proto::v2 as pb;
 use tokio::{
@@ -29,6 +32,7 @@ use crate::{
     backoff::random_u64,
     client::Shared,
     instance::{Instance, ORPHANS_MAX, Role},
+    spans::Span,
 };
 
 /// Sends messages; cheap to clone, shared by many tasks.
@@ -68,14 +72,18 @@ pub struct SendReceipt {
 }
 
 impl Producer {
-    pub(crate) async fn start(shared: &Arc<Shared>, config: ProducerConfig) -> Result<Self, Error> {
+    pub(crate) async fn start(
+        shared: &Arc<Shared>,
+        traced: bool,
+        config: ProducerConfig,
+    ) -> Result<Self, Error> {
         config.validate()?;
         let (orphans, questions) = mpsc::channel(ORPHANS_MAX);
         let role = Role::Producer {
             topics: Mutex::new(config.topics.clone()),
             orphans,
         };
-        let instance = Instance::start(shared, role)?;
+        let instance = Instance::start(shared, traced, role)?;
         let stop = instance.stop.clone().drop_guard();
         let checks = config.checker.map(|checker| {
             let checks = Arc::new(Checks::default());
@@ -154,8 +162,11 @@ impl Producer {
     /// ```
     pub async fn send(&self, message: Message) -> Result<SendReceipt, Error> {
         let interceptors = self.inner.instance.interceptors();
-        let message = interceptors.before_send(message)?;
+        let mut message = interceptors.before_send(message)?;
+        let kind = message.message_type();
+        let span = self.inner.span(slice::from_mut(&mut message), kind);
         let result = self.send_one(&message).await;
+        span.ended(&result);
         interceptors.after_send(&message, &result);
         result
     }
@@ -206,11 +217,13 @@ impl Producer {
     /// ```
     pub async fn send_batch(&self, messages: Vec<Message>) -> Result<Vec<SendReceipt>, Error> {
         let interceptors = self.inner.instance.interceptors();
-        let messages = messages
+        let mut messages = messages
             .into_iter()
             .map(|it| interceptors.before_send(it))
             .collect::<Result<Vec<_>, _>>()?;
+        let span = self.inner.span(&mut messages, pb::MessageType::Normal);
         let result = self.send_all(&messages).await;
+        span.ended(&result);
         if !interceptors.is_empty() {
             for (at, message) in messages.iter().enumerate() {
                 let one = result.as_ref().map(|it| it[at].clone());
@@ -292,6 +305,11 @@ impl Producer {
 }
 
 impl Inner {
+    /// The messages carry it.
+    fn span(&self, messages: &mut [Message], kind: pb::MessageType) -> Span {
+        self.instance.spans.send(messages, kind)
+    }
+
     async fn permit(&self) -> Result<OwnedSemaphorePermit, Error> {
         let permit = self.in_flight.clone().acquire_owned().await;
         permit.map_err(|_| Error::closed("producer"))

@@ -98,9 +98,11 @@ impl SimpleConsumerConfig {
 impl SimpleConsumer {
     pub(crate) async fn start(
         shared: &Arc<Shared>,
+        traced: bool,
         config: SimpleConsumerConfig,
     ) -> Result<Self, Error> {
-        let consumer = Consumer::start_as(shared, config.consumer, ClientType::SimpleConsumer);
+        let kind = ClientType::SimpleConsumer;
+        let consumer = Consumer::start_as(shared, traced, config.consumer, kind);
         Ok(Self {
             consumer: consumer.await?,
             await_duration: config.await_duration,

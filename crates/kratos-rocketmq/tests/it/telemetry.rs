@@ -12,6 +12,7 @@ use kratos_broker::{
     Server, Subscription, memory,
 };
 use kratos_rocketmq::{Client, Config};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
 use rocketmq_devbroker::{DevBroker, TopicType};
 use tracing::{Instrument, info_span};
 
@@ -70,6 +71,47 @@ async fn t1_one_report_is_one_trace_in_memory() {
 #[tokio::test]
 async fn t1_one_report_is_one_trace_on_the_dev_broker() {
     one_report_is_one_trace(Client::embedded()).await;
+}
+
+/// The client under the driver has spans of its own, when it is used alone: not here.
+#[tokio::test]
+async fn the_spans_of_the_client_are_not_doubled() {
+    const TOPIC: &str = "spans-once";
+    let below = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(below.clone());
+    opentelemetry::global::set_tracer_provider(provider.build());
+    let broker = DevBroker::start().await;
+    let link = broker.connector();
+    let connector = rocketmq_grpc::Connector::new(tower::service_fn(move |_| {
+        std::future::ready(link.connect())
+    }));
+    let config = rocketmq_grpc::Config::new("dev:8081").traced();
+    let alone = rocketmq_grpc::Client::with_connector(config, connector).unwrap();
+
+    let recorder = Recorder::of_thread();
+    let client = Client::around(alone.clone());
+    let server = Server::new(client.clone()).subscribe(TOPIC, "once", async |_: Bytes| {});
+    let app = Running::start(App::new().resource(client.clone()).server(server));
+    app.ready().await;
+    let message = Message::new(TOPIC, "x");
+    client.publisher().publish(message).await.unwrap();
+    let names = ["send", "process", "ack"].map(|it| format!("{it} {TOPIC}"));
+    let way = names.each_ref().map(String::as_str);
+    recorder.wait_for(&way, PATIENCE).await.unwrap();
+    app.handle.stop();
+    app.ended().await.0.unwrap();
+    let mut seen: Vec<_> = recorder.spans().into_iter().map(|it| it.name).collect();
+    seen.sort_unstable();
+    let expected = ["ack", "process", "receive", "send"].map(|it| format!("{it} {TOPIC}"));
+    assert_eq!(seen, expected);
+    assert_eq!(below.get_finished_spans().unwrap(), []);
+
+    // Used alone, it has them.
+    let producer = alone.producer(rocketmq_grpc::ProducerConfig::new()).await;
+    let message = rocketmq_grpc::Message::new(TOPIC, "x");
+    producer.unwrap().send(message).await.unwrap();
+    let sent = below.get_finished_spans().unwrap();
+    assert_eq!(sent[0].name, format!("send {TOPIC}"));
 }
 
 /// The attributes that a span must have, and may have.

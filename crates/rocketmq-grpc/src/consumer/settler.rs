@@ -24,7 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{reports::Reports, request::Extension};
 use crate::{
     Error, Lease, Settled, Settlement, backoff::jitter, connection::Connection, instance::Instance,
-    lease::Grip, message::INVISIBLE_MAX,
+    lease::Grip, message::INVISIBLE_MAX, spans::Caller,
 };
 
 /// Settlements under way beyond which nothing more is received.
@@ -73,6 +73,7 @@ pub(super) struct Job {
     tries: u32,
     /// An earlier try may have worked: its answer was lost.
     ambiguous: bool,
+    caller: Caller,
 }
 
 #[derive(Debug)]
@@ -226,6 +227,7 @@ impl Settler {
             reply,
             tries: 0,
             ambiguous: false,
+            caller: self.instance.spans.caller(),
         };
         if self.closed.load(Ordering::Acquire) {
             self.finish(job, Err(Error::closed("consumer")));
@@ -389,6 +391,11 @@ impl Settler {
 }
 
 impl Job {
+    /// For the span of a request.
+    fn traced(&self) -> (&Grip, &Caller) {
+        (&self.grip, &self.caller)
+    }
+
     /// What the server's OK is worth: that to a handle which an extension has replaced is worth
     /// nothing, but in an orderly group.
     fn trust_ok(&self) -> Result<(), Error> {

@@ -172,7 +172,6 @@ pub(super) fn properties(
             properties.len()
         )));
     }
-    let mut bytes = tag.map_or(0, str::len) + keys.iter().map(String::len).sum::<usize>();
     for (name, value) in properties {
         text(topic, "name of a property", name)?;
         text(topic, &format!("property {name:?}"), value)?;
@@ -181,8 +180,8 @@ pub(super) fn properties(
                 "property {name:?} of a message for {topic} is the server's own name"
             )));
         }
-        bytes += name.len() + value.len();
     }
+    let bytes = size(tag, keys, properties);
     if bytes > PROPERTY_BYTES_MAX {
         return Err(Error::invalid(format!(
             "properties, tag and keys of a message for {topic} have {bytes} bytes together, the \
@@ -190,6 +189,28 @@ pub(super) fn properties(
         )));
     }
     Ok(())
+}
+
+/// Whether one more property may be set, or another value of one.
+pub(super) fn has_room(
+    tag: Option<&str>,
+    keys: &[String],
+    properties: &HashMap<String, String>,
+    name: &str,
+    value: &str,
+) -> bool {
+    let replaced = properties.get(name).map(|it| name.len() + it.len());
+    let count = properties.len() + usize::from(replaced.is_none());
+    let bytes = size(tag, keys, properties) - replaced.unwrap_or(0) + name.len() + value.len();
+    count <= PROPERTIES_MAX && bytes <= PROPERTY_BYTES_MAX
+}
+
+fn size(tag: Option<&str>, keys: &[String], properties: &HashMap<String, String>) -> usize {
+    let keys = keys.iter().map(String::len).sum::<usize>();
+    let properties = properties
+        .iter()
+        .map(|(name, value)| name.len() + value.len());
+    tag.map_or(0, str::len) + keys + properties.sum::<usize>()
 }
 
 /// The store separates properties with control characters, and drops blank ones.

@@ -5,7 +5,7 @@
 //! memory, for 30 s from the send and from every question of the broker. If they are not told, the
 //! broker asks later: `checker.rs`.
 
-use std::{sync::Arc, time::Duration};
+use std::{slice, sync::Arc, time::Duration};
 
 use rocketmq_proto::v2 as pb;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
@@ -188,8 +188,11 @@ impl Producer {
     /// ```
     pub async fn begin(&self, message: Message) -> Result<Transaction, Error> {
         let interceptors = self.inner.instance.interceptors();
-        let message = interceptors.before_send(message)?;
+        let mut message = interceptors.before_send(message)?;
+        let kind = pb::MessageType::Transaction;
+        let span = self.inner.span(slice::from_mut(&mut message), kind);
         let begun = self.begin_one(&message).await;
+        span.ended(&begun);
         if !interceptors.is_empty() {
             let result = begun.as_ref().map(|it| it.receipt.clone());
             interceptors.after_send(&message, &result.map_err(Clone::clone));

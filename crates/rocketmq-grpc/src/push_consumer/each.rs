@@ -56,9 +56,9 @@ where
     let settled = if let Some(error) = failure {
         warn!(message_id = id, attempt, error, "handler failed");
         let delay = consumer.settings().retry_delays.after_attempt(attempt);
-        consumer.retry_after(lease, delay).await
+        handler.then(consumer.retry_after(lease, delay)).await
     } else {
-        consumer.ack(lease).await
+        handler.then(consumer.ack(lease)).await
     };
     of.settled(&id, &settled);
 }

@@ -9,7 +9,7 @@ use tokio::{
 use tracing::warn;
 
 use super::{Shared, each, orderly};
-use crate::{BatchPlace, Consumer, Error, Lease, MessageView};
+use crate::{BatchPlace, Consumer, Error, Lease, MessageView, spans::Within};
 
 /// After a receive that the server refused, beside the consumer's own growing delays.
 const REFUSED_DELAY: Duration = Duration::from_millis(100);
@@ -32,7 +32,10 @@ pub(super) struct Loop<H> {
 
 /// A handler in a task of its own, so that a panic ends the handler and not its message. Dropped,
 /// it ends at its next await.
-pub(super) struct Running<E>(JoinHandle<Result<(), E>>);
+pub(super) struct Running<E> {
+    task: JoinHandle<Result<(), E>>,
+    within: Within,
+}
 
 impl<H, F, E> Loop<H>
 where
@@ -96,7 +99,10 @@ where
     pub(super) fn spawn(&self, message: MessageView) -> Running<E> {
         let handler = self.handler.clone();
         // It may panic before there is a future, too.
-        Running(tokio::spawn(async move { handler(message).await }))
+        let span = self.consumer.spans().process(&message);
+        let within = span.within();
+        let task = tokio::spawn(span.process(async move { handler(message).await }));
+        Running { task, within }
     }
 
     /// What became of a message is known; a failure on the way out is told by the stop.
@@ -111,9 +117,14 @@ where
 }
 
 impl<E: Display> Running<E> {
+    /// Does what follows from it.
+    pub(super) async fn then<F: Future>(&self, future: F) -> F::Output {
+        self.within.run(future).await
+    }
+
     /// Why it failed, if it did.
     pub(super) async fn failure(&mut self) -> Option<String> {
-        match (&mut self.0).await {
+        match (&mut self.task).await {
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error.to_string()),
             Err(panic) => Some(panic.to_string()),
@@ -123,6 +134,6 @@ impl<E: Display> Running<E> {
 
 impl<E> Drop for Running<E> {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }

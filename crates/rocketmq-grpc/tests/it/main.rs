@@ -19,6 +19,8 @@ mod session;
 mod settlement;
 mod several;
 mod simple;
+#[cfg(feature = "opentelemetry")]
+mod spans;
 mod stop;
 #[cfg(feature = "tls")]
 mod tls;

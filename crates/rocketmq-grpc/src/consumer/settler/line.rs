@@ -8,7 +8,7 @@ use tokio::{sync::mpsc, time::Instant};
 
 use super::{Job, LINE_IDLE_MAX, Settler};
 use crate::{
-    Error,
+    Error, Settlement,
     connection::Connection,
     consumer::acks::AckQueue,
     rpc::{Rpc, Subject},
@@ -92,6 +92,9 @@ impl Settler {
             group: Some(&self.group),
         };
         let timeout = self.instance.request_timeout();
+        let messages = batch.jobs.iter().map(Job::traced);
+        let spans = &self.instance.spans;
+        let span = spans.settle(Settlement::Ack, topic, messages);
         let answer = rpc
             .call_any(
                 "ack",
@@ -106,6 +109,8 @@ impl Settler {
             Ok(answered) => answered,
             Err(error) => {
                 self.instance.react(rpc.connection.endpoints(), &error);
+                let failed = Err::<(), _>(error.clone());
+                span.ended(&failed);
                 return jobs
                     .into_iter()
                     .filter_map(|job| self.after(job, Err(error.clone())))
@@ -120,6 +125,7 @@ impl Settler {
         let mut entries: Vec<Option<pb::AckMessageResultEntry>> =
             answer.entries.into_iter().map(Some).collect();
         let mut again = Vec::new();
+        let mut first_failed = Ok(());
         for (n, job) in jobs.into_iter().enumerate() {
             let entry = take_entry(&mut entries, n, &job);
             let found = entry
@@ -138,9 +144,11 @@ impl Settler {
             };
             if let Err(error) = &result {
                 self.instance.react(rpc.connection.endpoints(), error);
+                first_failed = first_failed.and_then(|()| Err(error.clone()));
             }
             again.extend(self.after(job, result));
         }
+        span.ended(&first_failed);
         again
     }
 }

@@ -1,6 +1,6 @@
 //! Settlements that are not acknowledgements, and extensions: one request each.
 
-use std::{sync::Arc, time::Duration};
+use std::{iter, sync::Arc, time::Duration};
 
 use rocketmq_proto::v2 as pb;
 use tokio::time::Instant;
@@ -59,6 +59,8 @@ impl Settler {
             identity: self.instance.identity.clone(),
             connection: grip.connection.clone(),
         };
+        let spans = &self.instance.spans;
+        let span = spans.settle(job.how, &grip.topic, iter::once(job.traced()));
         let result = match job.how {
             Settlement::RetryAfter(delay) => self
                 .change(&rpc, "retry", grip, delay.min(INVISIBLE_MAX))
@@ -71,6 +73,7 @@ impl Settler {
             Settlement::DeadLetter => self.dead_letter(&rpc, grip).await,
             Settlement::Ack => Ok(()),
         };
+        span.ended(&result);
         if let Err(error) = &result {
             self.instance.react(rpc.connection.endpoints(), error);
         }
