@@ -2,7 +2,7 @@
 
 mod many;
 
-use kratos::trace::{self, Attributes};
+use kratos::trace;
 use tracing::{Instrument, Span, field, level_filters::LevelFilter};
 
 use crate::{
@@ -176,11 +176,9 @@ fn send_span<D: Driver>(driver: &D, message: &Message, in_transaction: bool) -> 
         trace::add_link(&span, link);
         span.record("otel.kind", "client");
     }
-    if trace::is_recorded(&span) {
-        let mut attributes = Attributes::new();
-        driver.describe_send(message, in_transaction, &mut attributes);
-        attributes.record(&span);
-    }
+    trace::describe(&span, |attributes| {
+        driver.describe_send(message, in_transaction, attributes);
+    });
     span
 }
 

@@ -143,6 +143,32 @@ pub fn add_link_with(span: &Span, to: SpanContext, attributes: Attributes) {
     span.add_link_with_attributes(to, attributes.into_vec());
 }
 
+/// Links `span` to others, each with attributes of the link.
+pub fn add_links(span: &Span, links: impl IntoIterator<Item = (SpanContext, Attributes)>) {
+    if span.is_disabled() {
+        return;
+    }
+    let context = span.context();
+    let span = context.span();
+    for (to, attributes) in links {
+        span.add_link(to, attributes.into_vec());
+    }
+}
+
+/// Adds to `span` what `gather` knows, which is asked only if that is kept: see [`is_recorded`].
+pub fn describe(span: &Span, gather: impl FnOnce(&mut Attributes)) {
+    if span.is_disabled() {
+        return;
+    }
+    let context = span.context();
+    let span = context.span();
+    if span.is_recording() {
+        let mut attributes = Attributes::new();
+        gather(&mut attributes);
+        span.set_attributes(attributes.into_vec());
+    }
+}
+
 /// Whether what is said of `span` is kept: it is enabled, and sampled. Asking starts it, so that its
 /// parent must be [set](set_parent) before, and what sampling is to see.
 #[must_use]

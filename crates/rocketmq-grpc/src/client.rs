@@ -94,10 +94,10 @@ impl Client {
     /// The same client; producers and consumers that are made with this handle record no spans,
     /// whatever [`Config`] says. For frameworks that record their own around them.
     #[must_use]
-    pub fn untraced(&self) -> Self {
+    pub fn untraced(self) -> Self {
         Self {
-            shared: self.shared.clone(),
             traced: false,
+            ..self
         }
     }
 

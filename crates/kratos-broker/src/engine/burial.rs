@@ -228,7 +228,7 @@ impl Burials {
     }
 
     fn settle(&self, burial: &Burial, how: Settlement) {
-        let (ticket, attempt) = (burial.job.ticket, burial.grave.attempt.as_ref());
+        let (ticket, attempt) = (burial.job.ticket, burial.grave.attempt.clone());
         span::settle(&self.origin, &*self.desk, ticket, attempt, how);
         self.desk.settle(ticket, how);
     }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use kratos::trace::{self, Attributes};
+use kratos::trace::{self, Attributes, SpanContext};
 use tokio::time::Instant;
 use tower_service::Service;
 use tracing::Span;
@@ -100,6 +100,16 @@ pub(crate) trait Desk: Send + Sync {
 
     /// What only the driver knows of a delivery, or of the consumer.
     fn describe(&self, delivery: Option<&Delivery>, attributes: &mut Attributes);
+
+    /// A message is about to be settled after an attempt that is recorded: in a span that it shares
+    /// with others.
+    fn settles(
+        &self,
+        ticket: Ticket,
+        of: &Arc<span::Origin>,
+        attempt: SpanContext,
+        how: Settlement,
+    );
 
     /// A message is about to be settled, in a span that ends when that is confirmed.
     fn settles_in(&self, ticket: Ticket, span: Span);
@@ -360,14 +370,8 @@ impl Inbox {
     #[inline]
     fn settles(&self, ticket: Ticket, attempt: &Span, how: Settlement) {
         if !attempt.is_disabled() {
-            let attempt = trace::of(attempt);
-            span::settle(
-                &self.settings.origin,
-                &*self.desk,
-                ticket,
-                attempt.as_ref(),
-                how,
-            );
+            let (origin, attempt) = (&self.settings.origin, trace::of(attempt));
+            span::settle(origin, &*self.desk, ticket, attempt, how);
         }
     }
 }

@@ -3,14 +3,20 @@
 //! What sampling is to see is there when a span is made; what costs is added to those that are
 //! recorded.
 
+use std::sync::Arc;
+
 use kratos::trace::{self, Attributes, Parent, SpanContext};
 use tracing::{Span, field, level_filters::LevelFilter};
 
 use super::{
     lane::{Desk, Inbox},
+    table::Member,
     ticket::Ticket,
 };
-use crate::{Deliveries, Delivery, Error, Group, Topic, driver::Settlement};
+use crate::{
+    Deliveries, Delivery, Error, Group, Topic,
+    driver::{Consumer, Settlement},
+};
 
 /// What the spans of a subscription have in common.
 #[derive(Debug)]
@@ -224,12 +230,9 @@ impl Receiving {
         };
         let messages = count(deliveries.clone().count());
         span.record("messaging.batch.message_count", messages);
-        deliveries.for_each(|delivery| link(&span, delivery));
-        if trace::is_recorded(&span) {
-            let mut attributes = Attributes::new();
-            describe(&mut attributes);
-            attributes.record(&span);
-        }
+        let links = deliveries.filter_map(|delivery| Some((sender(delivery)?, of_one(delivery))));
+        trace::describe(&span, describe);
+        trace::add_links(&span, links);
         true
     }
 
@@ -251,36 +254,69 @@ impl Drop for Receiving {
 
 /// Marks a span whose operation failed.
 pub(crate) fn failed(span: &Span, error: &Error) {
-    span.record("error.type", error.kind().as_str());
+    failed_as(span, error.kind().as_str());
+}
+
+/// The same by the type of the error.
+pub(crate) fn failed_as(span: &Span, error_type: &'static str) {
+    span.record("error.type", error_type);
     span.record("otel.status_code", "ERROR");
 }
 
-/// Prepares the span of a settlement, `ack {topic}` or as it is called: a child of the attempt, linked
-/// to the sender. It ends when the broker has confirmed.
+/// Prepares the span of a settlement, `ack {topic}` or as it is called, which those that are under way
+/// at the same time share: a child of the first one's attempt, linked to all senders. It ends when the
+/// broker has confirmed.
 pub(crate) fn settle(
-    origin: &Origin,
+    origin: &Arc<Origin>,
     desk: &dyn Desk,
     ticket: Ticket,
-    attempt: Option<&SpanContext>,
+    attempt: Option<SpanContext>,
     how: Settlement,
 ) {
-    let Some(attempt) = attempt.filter(|attempt| attempt.is_sampled()) else {
-        return;
-    };
-    let Some(delivery) = desk.received(ticket) else {
-        return;
-    };
-    let delivery = delivery.delivery();
+    if let Some(attempt) = attempt.filter(SpanContext::is_sampled) {
+        desk.settles(ticket, origin, attempt, how);
+    }
+}
+
+/// The span of such settlements begins.
+pub(crate) fn settling<C: Consumer>(
+    origin: &Origin,
+    consumer: &C,
+    how: Settlement,
+    attempt: &SpanContext,
+) -> Span {
     let span = settle_span(origin, how, attempt);
-    span.record("messaging.message.id", delivery.id().as_str());
-    if let Some(partition) = delivery.partition() {
-        span.record("messaging.destination.partition.id", partition);
+    trace::describe(&span, |attributes| consumer.describe(None, attributes));
+    span
+}
+
+/// It is over: it tells of one message, or has links to those who sent them. A message that nobody's
+/// span has sent is linked to its attempt.
+pub(crate) fn settled_together(span: &Span, members: &[Member]) {
+    if let [Member { message, .. }] = members {
+        let delivery = message.delivery();
+        span.record("messaging.message.id", delivery.id().as_str());
+        if let Some(partition) = delivery.partition() {
+            span.record("messaging.destination.partition.id", partition);
+        }
+        if let Some(sender) = sender(&delivery) {
+            trace::add_link(span, sender);
+        }
+        return;
     }
-    if let Some(sender) = sender(&delivery) {
-        trace::add_link(&span, sender);
+    if !members.is_empty() {
+        span.record("messaging.batch.message_count", count(members.len()));
     }
-    describe(desk, None, &span);
-    desk.settles_in(ticket, span);
+    let links = members.iter().map(|member| {
+        let delivery = member.message.delivery();
+        let mut attributes = of_one(&delivery);
+        if let Some(error_type) = member.failed {
+            attributes.text("error.type", error_type);
+        }
+        let sender = sender(&delivery);
+        (sender.unwrap_or_else(|| member.attempt.clone()), attributes)
+    });
+    trace::add_links(span, links);
 }
 
 // === impl Settling ===
@@ -356,21 +392,22 @@ fn link(span: &Span, delivery: &Delivery) {
     let Some(sender) = sender(delivery) else {
         return;
     };
+    trace::add_link_with(span, sender, of_one(delivery));
+}
+
+/// What is a message's own, where there are many.
+fn of_one(delivery: &Delivery) -> Attributes {
     let mut attributes = Attributes::new();
     attributes.text("messaging.message.id", delivery.id().to_string());
     if let Some(partition) = delivery.partition() {
         attributes.text("messaging.destination.partition.id", partition.to_owned());
     }
-    trace::add_link_with(span, sender, attributes);
+    attributes
 }
 
 /// What the driver knows.
 fn describe(desk: &dyn Desk, delivery: Option<&Delivery>, span: &Span) {
-    if trace::is_recorded(span) {
-        let mut attributes = Attributes::new();
-        desk.describe(delivery, &mut attributes);
-        attributes.record(span);
-    }
+    trace::describe(span, |attributes| desk.describe(delivery, attributes));
 }
 
 /// Not as an unsigned number, which becomes text.

@@ -14,7 +14,7 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-pub(crate) use self::{leases::Due, load::Limit};
+pub(crate) use self::{leases::Due, load::Limit, spans::Member};
 use self::{
     load::Load,
     places::{Entry, Phase, State, ticket},

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use kratos::{
     App, assert_trace,
     telemetry::{self, Telemetry},
-    testing::{RecordedSpan, Recorder, Spans, tree},
+    testing::{RecordedLink, RecordedSpan, Recorder, Spans, tree},
 };
 use kratos_broker::{
     AnyError, Batch, BatchSettings, Bytes, Delivery, Disposition, Driver, Message, Resolution,
@@ -98,20 +98,77 @@ async fn the_spans_of_the_client_are_not_doubled() {
     let names = ["send", "process", "ack"].map(|it| format!("{it} {TOPIC}"));
     let way = names.each_ref().map(String::as_str);
     recorder.wait_for(&way, PATIENCE).await.unwrap();
+    assert_eq!(below.get_finished_spans().unwrap(), []);
+
+    // Used alone, it has them.
+    let producer = alone.producer(rocketmq_grpc::ProducerConfig::new()).await;
+    let message = rocketmq_grpc::Message::new("alone", "x");
+    producer.unwrap().send(message).await.unwrap();
+    let sent = below.get_finished_spans().unwrap();
+    assert_eq!(sent[0].name, "send alone");
+
     app.handle.stop();
     app.ended().await.0.unwrap();
     let mut seen: Vec<_> = recorder.spans().into_iter().map(|it| it.name).collect();
     seen.sort_unstable();
     let expected = ["ack", "process", "receive", "send"].map(|it| format!("{it} {TOPIC}"));
     assert_eq!(seen, expected);
-    assert_eq!(below.get_finished_spans().unwrap(), []);
+}
 
-    // Used alone, it has them.
-    let producer = alone.producer(rocketmq_grpc::ProducerConfig::new()).await;
-    let message = rocketmq_grpc::Message::new(TOPIC, "x");
-    producer.unwrap().send(message).await.unwrap();
-    let sent = below.get_finished_spans().unwrap();
-    assert_eq!(sent[0].name, format!("send {TOPIC}"));
+/// Settlements that are under way at the same time are one span, linked to every sender.
+#[tokio::test]
+async fn acknowledgements_that_go_together_share_a_span() {
+    const TOPIC: &str = "acks";
+    const COUNT: usize = 40;
+    let recorder = Recorder::of_thread();
+    let client = Client::embedded();
+    let server = Server::new(client.clone()).subscribe(TOPIC, "acks", async |_: Bytes| {});
+    let app = Running::start(App::new().resource(client.clone()).server(server));
+    app.ready().await;
+    let publisher = client.publisher();
+    let sends = (0..COUNT).map(|n| publisher.publish(Message::new(TOPIC, n.to_string())));
+    for sent in futures_util::future::join_all(sends).await {
+        sent.unwrap();
+    }
+    let named = |operation: &str| {
+        let name = format!("{operation} {TOPIC}");
+        let mut spans = recorder.spans();
+        spans.retain(|span| span.name == name);
+        spans
+    };
+    let linked = || {
+        named("ack")
+            .iter()
+            .map(|ack| ack.links.len())
+            .sum::<usize>()
+    };
+    eventually("all is settled", || linked() == COUNT).await;
+    app.handle.stop();
+    app.ended().await.0.unwrap();
+
+    let acks = named("ack");
+    assert!(acks.len() < COUNT / 2, "{} spans", acks.len());
+    let ids = |spans: &[RecordedSpan]| -> BTreeSet<_> {
+        spans.iter().map(|span| span.span_id.clone()).collect()
+    };
+    let links = acks.iter().flat_map(|ack| &ack.links);
+    let senders: BTreeSet<_> = links.clone().map(|link| link.span_id.clone()).collect();
+    assert_eq!(senders, ids(&named("send")));
+    let attempts = ids(&named("process"));
+    for ack in &acks {
+        let parent = ack.parent_id.as_ref();
+        assert!(parent.is_some_and(|parent| attempts.contains(parent)));
+        let count = ack.attribute("messaging.batch.message_count");
+        match ack.links.len() {
+            1 => assert!(count.is_none() && ack.attribute("messaging.message.id").is_some()),
+            many => {
+                assert_eq!(count, Some(&*many.to_string()));
+                let of_one = ["messaging.destination.partition.id", "messaging.message.id"];
+                let has = |link: &RecordedLink| link.attributes.keys().eq(of_one);
+                assert!(ack.links.iter().all(has), "{ack:?}");
+            }
+        }
+    }
 }
 
 /// The attributes that a span must have, and may have.

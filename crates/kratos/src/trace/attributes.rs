@@ -8,7 +8,7 @@ use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// Attributes of a span, by names that are known when it happens, not when the code is written.
 ///
-/// Only what is recorded should be gathered: see [`is_recorded`](super::is_recorded).
+/// Only what is recorded should be gathered: see [`describe`](super::describe).
 ///
 /// ```
 /// use kratos::trace::Attributes;

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use kratos::trace::Attributes;
+use kratos::trace::{Attributes, SpanContext};
 use tokio::time::Instant;
 use tracing::Span;
 
 use super::{
-    LaneCell, Table, Ticket,
+    LaneCell, Member, Table, Ticket,
     places::{Entry, Phase},
 };
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
     engine::{
         counters::Counters,
         lane::{Desk, Holds},
+        span::{self, Origin},
     },
 };
 
@@ -180,6 +181,19 @@ impl<C: Consumer> Desk for Table<C> {
 
     fn describe(&self, delivery: Option<&Delivery>, attributes: &mut Attributes) {
         self.consumer.describe(delivery, attributes);
+    }
+
+    fn settles(&self, ticket: Ticket, of: &Arc<Origin>, attempt: SpanContext, how: Settlement) {
+        let Some(message) = self.received(ticket) else {
+            return;
+        };
+        let start = || span::settling(of, &*self.consumer, how, &attempt);
+        let member = Member {
+            message,
+            attempt: attempt.clone(),
+            failed: None,
+        };
+        self.spans.join(ticket, member, of, how, start);
     }
 
     fn settles_in(&self, ticket: Ticket, span: Span) {
