@@ -34,6 +34,8 @@ pub(crate) struct Consumer {
     pub(crate) lock: Mutex<()>,
     /// What the broker has assigned.
     pub(crate) assigned: Mutex<Option<bool>>,
+    /// What is behind.
+    pub(crate) lag: Mutex<Option<u64>>,
 }
 
 /// A server with a consumer's live view.
@@ -57,6 +59,7 @@ impl Live for Consumer {
         let mut status = SubscriptionStatus::new("messages:orders:billing", "messages");
         (status.topic, status.group) = ("orders".to_owned(), "billing".to_owned());
         status.assigned = *self.assigned.lock().unwrap();
+        status.lag = *self.lag.lock().unwrap();
         vec![status]
     }
 

@@ -14,8 +14,11 @@ use std::{
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::{Request, StatusCode, client::conn::http1};
-use hyper_util::rt::TokioIo;
+use hyper::{
+    Request, StatusCode,
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
@@ -33,6 +36,7 @@ struct Quickstart {
     child: Child,
     folder: TempDir,
     http: u16,
+    grpc: u16,
     admin: u16,
 }
 
@@ -46,13 +50,19 @@ fn free_port() -> u16 {
 
 impl Quickstart {
     async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// With more settings, as environment variables.
+    async fn start_with(settings: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (http, grpc, admin) = (free_port(), free_port(), free_port());
-        let child = spawn(folder.path(), http, grpc, admin);
+        let child = spawn(folder.path(), http, grpc, admin, settings);
         let this = Self {
             child,
             folder,
             http,
+            grpc,
             admin,
         };
         let up = async {
@@ -80,6 +90,21 @@ impl Quickstart {
         let (status, body) = ask(self.admin, request, "").await.expect("it listens");
         assert_eq!(status, StatusCode::OK);
         String::from_utf8(body.into()).unwrap()
+    }
+
+    /// A gRPC call with an empty message, as bytes; its answer does not matter.
+    async fn call(&self, method: &str) {
+        let stream = TcpStream::connect(("127.0.0.1", self.grpc)).await.unwrap();
+        let connection = http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+        let (mut sender, connection) = connection.await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::post(format!("http://localhost/{method}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(Full::new(Bytes::from_static(&[0; 5])))
+            .unwrap();
+        let response = sender.send_request(request).await.unwrap();
+        response.into_body().collect().await.unwrap();
     }
 
     /// `None` when nothing listens.
@@ -131,12 +156,13 @@ async fn ask(
     Some((status, body))
 }
 
-fn spawn(folder: &Path, http: u16, grpc: u16, admin: u16) -> Child {
+fn spawn(folder: &Path, http: u16, grpc: u16, admin: u16, settings: &[(&str, &str)]) -> Child {
     let log = File::create(folder.join("log")).unwrap();
     Command::new(env!("CARGO_BIN_EXE_quickstart"))
         .env("KRATOS_HTTP__ADDR", format!("127.0.0.1:{http}"))
         .env("KRATOS_GRPC__ADDR", format!("127.0.0.1:{grpc}"))
         .env("KRATOS_ADMIN__ADDR", format!("127.0.0.1:{admin}"))
+        .envs(settings.iter().copied())
         .current_dir(folder)
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
