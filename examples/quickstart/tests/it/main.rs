@@ -230,7 +230,7 @@ async fn a_port_in_use_names_the_server_and_the_address() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let http = taken.local_addr().unwrap().port();
     let folder = tempfile::tempdir().unwrap();
-    let mut child = spawn(folder.path(), http, free_port(), 0);
+    let mut child = spawn(folder.path(), http, free_port(), 0, &[]);
     let status = timeout(PATIENCE, child.wait())
         .await
         .expect("it ends")
