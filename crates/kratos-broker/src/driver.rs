@@ -15,7 +15,8 @@ use kratos::{StartContext, trace::Attributes};
 use tokio::time::Instant;
 
 use crate::{
-    Delivery, Error, Message, RecallHandle, Receipt, Resolution, Result, Topic, Transacted,
+    Delivery, Error, Group, Message, RecallHandle, Receipt, Replay, Resolution, Result, Topic,
+    Transacted,
 };
 
 pub use self::{
@@ -127,6 +128,30 @@ pub trait Driver: Clone + Send + Sync + 'static {
     {
         let _ = (message, local);
         std::future::ready(Err(Error::unsupported("this driver has no transactions")))
+    }
+
+    /// How the dead letters of a group are read, for who lists them and sends them back from
+    /// outside: those that the broker keeps itself or, with a
+    /// `topic`, those that were published to it. `None`: they cannot be, and the admin server says
+    /// so.
+    ///
+    /// Called only for groups that this driver has joined, never for a broadcast. Where a letter
+    /// goes to is for the caller to say; how long nothing may come before all is read
+    /// ([`idle`](Replay::idle)) is for the driver, which knows how late a broker is.
+    fn replay(&self, group: &Group, topic: Option<&Topic>) -> Option<Replay> {
+        let _ = (group, topic);
+        None
+    }
+
+    /// Makes the group that reads a [`replay`](Driver::replay), where groups must be made and that
+    /// can be done from here; a group that is there is left as it is.
+    ///
+    /// # Errors
+    ///
+    /// It could not be made. An unknown topic: there is no dead letter yet.
+    fn prepare_reader(&self, replay: &Replay) -> impl Future<Output = Result<()>> + Send {
+        let _ = replay;
+        std::future::ready(Ok(()))
     }
 
     /// Joins a group with all its topics, and checks everything that can be checked: connection,

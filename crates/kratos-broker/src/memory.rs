@@ -4,6 +4,8 @@
 //! visibility timeouts, attempts, dead letters and long polls, on tokio's clock: with a paused
 //! clock a test of back-off takes no time. Faults can be injected.
 //!
+//! The dead letters of a group are in a topic, too: [`dead_letter_topic`].
+//!
 //! ```
 //! use kratos_broker::{Message, Publisher, memory};
 //!
@@ -26,6 +28,7 @@ mod units;
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use kratos::StartContext;
@@ -33,11 +36,20 @@ use tokio::sync::Notify;
 
 use self::{faults::Faults, store::Store};
 use crate::{
-    Delivery, Error, ErrorKind, Message, RecallHandle, Receipt, Result,
+    Delivery, Error, ErrorKind, Group, Message, RecallHandle, Receipt, Replay, Result, Topic,
     driver::{Capabilities, Driver, GroupSpec, Tap},
 };
 
 pub use self::consumer::{MemoryConsumer, MemoryLease};
+
+/// How long nothing may come before dead letters count as read: nothing is late here.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// The topic of a group's dead letters: `dead-letters.<group>`.
+#[must_use]
+pub fn dead_letter_topic(group: &str) -> Topic {
+    format!("dead-letters.{group}").into()
+}
 
 /// A broker in memory; clones are the same broker.
 ///
@@ -210,6 +222,14 @@ impl Driver for Broker {
             handle.topic()
         );
         Err(Error::new(ErrorKind::Other, what))
+    }
+
+    fn replay(&self, group: &Group, topic: Option<&Topic>) -> Option<Replay> {
+        let (from, reader) = match topic {
+            Some(topic) => (topic.clone(), format!("{topic}-replay")),
+            None => (dead_letter_topic(group), format!("{group}-replay")),
+        };
+        Some(Replay::new(from, reader).idle(IDLE))
     }
 
     async fn consumer(&self, mut group: GroupSpec, _cx: StartContext) -> Result<MemoryConsumer> {

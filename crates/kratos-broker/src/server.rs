@@ -221,16 +221,19 @@ impl<D: Driver, L: Send + 'static> kratos::Server for Server<D, (), L> {
             plan.check_attempts(D::SYSTEM, &consumer)?;
             groups.push((plan, consumer));
         }
+        let address = driver.server().map(|(host, port)| (host.to_owned(), port));
+        let publisher = Arc::new(Publisher::new(driver));
         let shared = Shared {
             server: name.into(),
             system: D::SYSTEM,
-            address: driver.server().map(|(host, port)| (host.to_owned(), port)),
+            address,
             capabilities,
             extensions: Arc::new(extensions),
             counters,
             health: Arc::new(HealthBoard::new()),
             controls,
-            post: Arc::new(Publisher::new(driver)),
+            reader: publisher.clone(),
+            post: publisher,
         };
         Ok(Bound { groups, shared })
     }

@@ -9,10 +9,12 @@ use std::{
 };
 
 use clap::{Args, FromArgMatches, Subcommand};
-use kratos_broker::{DeadLetterView, Error, ErrorKind, Replay, ReplayEnded, ReplayReport, Result};
+use kratos_broker::{
+    DeadLetterView, Driver, Error, ErrorKind, Replay, ReplayEnded, ReplayReport, Result,
+};
 use tokio::time::Instant;
 
-use crate::{Client, replay};
+use crate::{Client, dead_letters::replay_from};
 
 /// `dead-letters`: what a group has given up.
 ///
@@ -141,7 +143,7 @@ impl DeadLetters {
         if let Some(to) = to {
             replay = replay.to(to);
         }
-        prepare(client, &replay).await?;
+        client.prepare_reader(&replay).await?;
         let mut written = writeln(out, "ID\tBORN\tTAG\tKEYS\tBYTES\tERROR");
         let each = |letter: &DeadLetterView<'_>| {
             if written.is_ok() {
@@ -164,12 +166,7 @@ impl DeadLetters {
 
 impl Which {
     fn replay(self) -> Replay {
-        let mut replay = replay(&self.group);
-        if let Some(from) = self.from {
-            // Of its own: a broker that counts attempts is asked for many of each topic's letters.
-            let reader = format!("{}-replay", from.trim_start_matches("%DLQ%"));
-            replay = replay.reading(from, reader);
-        }
+        let mut replay = replay_from(&self.group, self.from.as_deref());
         if let Some(reader) = self.reader {
             let from = replay.from_topic().clone();
             replay = replay.reading(from, reader);
@@ -194,14 +191,6 @@ impl Which {
             replay = replay.born_before(at);
         }
         replay
-    }
-}
-
-/// Makes the reading group where that can be done; elsewhere a person did.
-async fn prepare(client: &Client, replay: &Replay) -> Result<()> {
-    match client.prepare_replay(replay).await {
-        Err(error) if error.is_unsupported() => Ok(()),
-        prepared => prepared,
     }
 }
 

@@ -3,12 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
 };
 
 use kratos::{Description, Resource, StartContext, trace::Attributes};
 use kratos_broker::{
-    Delivery, Driver, Error, ErrorKind, Message, RecallHandle, Receipt, Resolution, Result,
-    Transacted,
+    Delivery, Driver, Error, ErrorKind, Group, Message, RecallHandle, Receipt, Replay, Resolution,
+    Result, Topic, Transacted,
     driver::{Capabilities, GroupSpec, Tap},
 };
 use rocketmq_grpc::{Producer, ProducerConfig};
@@ -21,10 +22,14 @@ use crate::{
     broadcast::{OwnGroup, Site},
     check,
     config::Connection,
+    dead_letters::replay_from,
     error::neutral,
     publish,
     transaction::{self, Checkers},
 };
+
+/// How long nothing may come from an embedded broker before dead letters count as read.
+const EMBEDDED_IDLE: Duration = Duration::from_secs(2);
 
 /// A RocketMQ cluster. Cheap to clone; closing one closes all.
 ///
@@ -490,6 +495,24 @@ impl Driver for Client {
             Ok(()) => done,
             Err(error) => done.unconfirmed(neutral(error)),
         })
+    }
+
+    fn replay(&self, group: &Group, topic: Option<&Topic>) -> Option<Replay> {
+        let replay = replay_from(group, topic.map(Topic::as_str));
+        Some(match self.shared.is_embedded() {
+            // Nothing that was handed back comes late.
+            true => replay.idle(EMBEDDED_IDLE),
+            false => replay,
+        })
+    }
+
+    /// Where the client knows how to; elsewhere a person has made it.
+    #[cfg(any(feature = "admin", feature = "embedded"))]
+    async fn prepare_reader(&self, replay: &Replay) -> Result<()> {
+        match self.prepare_replay(replay).await {
+            Err(error) if error.is_unsupported() => Ok(()),
+            prepared => prepared,
+        }
     }
 
     async fn consumer(&self, group: GroupSpec, cx: StartContext) -> Result<Consumer> {

@@ -49,6 +49,17 @@ pub fn replay(group: &str) -> Replay {
         .attempts_min(READER_ATTEMPTS_MIN)
 }
 
+/// Reads the dead letters of a group, or those that were published to the topic `from`: by a reader
+/// of its own for each, since the broker is asked for many attempts of all that it reads.
+pub(crate) fn replay_from(group: &str, from: Option<&str>) -> Replay {
+    let replay = replay(group);
+    let Some(from) = from else {
+        return replay;
+    };
+    let reader = format!("{}-replay", from.trim_start_matches("%DLQ%"));
+    replay.reading(from, reader)
+}
+
 #[cfg(any(feature = "admin", feature = "embedded"))]
 impl Client {
     /// Makes the reader of a [`Replay`], with 1,000 retries, since a dead letter's attempts go on;

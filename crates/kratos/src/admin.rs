@@ -7,7 +7,7 @@
 //! | `/livez`, `/readyz`, `/startupz` | 200 or 503; `?verbose` says why |
 //! | `/metrics` | Prometheus text |
 //! | `/status`, `/subscriptions` | what the page shows, as JSON |
-//! | `/dead-letters/{id}` | the dead letters of a subscription |
+//! | `/dead-letters/{id}` | the dead letters of a subscription; only with [`Config::actions`], since a broker may count it as a delivery |
 //! | `/config` | the loaded configuration, its secrets masked |
 //! | `/log-level` | the log's filter |
 //! | POST `/subscriptions/{id}/pause`, `resume`, `concurrency`; POST `/dead-letters/{id}/replay`; PUT `/log-level` | what [`Config::actions`] allows |

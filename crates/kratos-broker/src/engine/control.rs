@@ -1,5 +1,6 @@
 //! A server's subscriptions, seen and steered from outside while it runs.
 
+mod letters;
 mod notes;
 mod status;
 
@@ -8,9 +9,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use kratos::{Action, Live, Pulse, Refusal, SubscriptionStatus};
+use kratos::{Action, Answer, Live, Pulse, Refusal, SubscriptionStatus};
+use serde_json::Value;
 
+use self::letters::AtWork;
 pub(crate) use self::{
+    letters::{Letters, Reader},
     notes::Notes,
     status::{Control, Watched},
 };
@@ -41,6 +45,8 @@ use crate::subscription::CONCURRENCY_MAX;
 pub struct Controls {
     subscriptions: Arc<Mutex<Vec<Control>>>,
     heart: Arc<Heart>,
+    /// Readers of dead letters.
+    at_work: AtWork,
 }
 
 // === impl Controls ===
@@ -95,6 +101,10 @@ impl Controls {
         self.heart.stop();
     }
 
+    pub(crate) fn at_work(&self) -> &AtWork {
+        &self.at_work
+    }
+
     pub(crate) fn heart(&self) -> &Heart {
         &self.heart
     }
@@ -104,6 +114,21 @@ impl Controls {
         let mut all = self.lock();
         let stuck: Vec<_> = all.iter_mut().filter_map(Control::look).collect();
         (!stuck.is_empty()).then(|| stuck.join("; "))
+    }
+
+    /// Asks the dead letters of a subscription that runs.
+    fn letters(&self, id: &str, ask: impl FnOnce(&Letters) -> Answer<Value>) -> Answer<Value> {
+        let mut all = self.lock();
+        let refusal = match all.iter_mut().find(|control| control.id() == id) {
+            None => Refusal::unknown(format!("there is no subscription {id}")),
+            Some(control) => {
+                if !control.is_over() {
+                    return ask(control.letters());
+                }
+                Refusal::conflict(format!("subscription {id} is stopping"))
+            }
+        };
+        Box::pin(std::future::ready(Err(refusal)))
     }
 
     fn each(&self, topic: &str, group: &str, mut act: impl FnMut(&mut Control)) -> bool {
@@ -158,6 +183,14 @@ impl Live for Controls {
 
     fn pulse(&self) -> Pulse {
         self.heart.pulse()
+    }
+
+    fn dead_letters(&self, id: &str, max: usize) -> Answer<Value> {
+        self.letters(id, |letters| letters.list(max))
+    }
+
+    fn replay(&self, id: &str, max: usize) -> Answer<Value> {
+        self.letters(id, |letters| letters.replay(max))
     }
 }
 

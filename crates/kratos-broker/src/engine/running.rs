@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     burial::{Burials, Post, Undertaker},
-    control::{Control, Controls, Notes, Watched},
+    control::{Control, Controls, Letters, Notes, Reader, Watched},
     counters::Counters,
     fatal::Fatal,
     health::HealthBoard,
@@ -82,6 +82,8 @@ pub(crate) struct Shared {
     pub(crate) controls: Controls,
     /// Publishes dead letters.
     pub(crate) post: Arc<dyn Post>,
+    /// Reads them, and sends them back.
+    pub(crate) reader: Arc<dyn Reader>,
 }
 
 /// Why a server that runs begins to stop by itself.
@@ -156,6 +158,7 @@ impl<C: Consumer> Running<C> {
         self.helpers.spawn(settlements(table.clone()));
         let (mut queues, mut intakes) = (Vec::new(), JoinSet::new());
         let stopped = CancellationToken::new();
+        let one_topic = plan.topics.len() == 1;
         for (number, (topic, parts)) in plan.topics.into_iter().zip(parts).enumerate() {
             let hungry = Arc::new(Notify::new());
             let capacity = topic.limit().messages;
@@ -220,6 +223,14 @@ impl<C: Consumer> Running<C> {
                         switch,
                         health: shared.health.clone(),
                         lanes: count.clone(),
+                        letters: Letters::new(
+                            &shared.reader,
+                            &subscription,
+                            &plan.group,
+                            one_topic,
+                            shared.controls.at_work(),
+                            &self.stop,
+                        ),
                     },
                 ));
                 let parent = Parent {

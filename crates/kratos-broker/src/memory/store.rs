@@ -9,12 +9,14 @@ use std::{
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
+    dead_letter_topic,
     queue::GroupQueue,
     units::{Unit, UnitQueue},
 };
 use crate::{
     Delivery, DeliveryParts, Error, Group, MessageId, MessageParts, Result, Topic,
     clock::{after, from_now},
+    delivery::Received,
     driver::{Filter, GroupSpec, Leased, Room, Settlement},
 };
 
@@ -88,27 +90,47 @@ impl Store {
         parts.group = message.group;
         parts.born = Some(now);
         let visible_at = from_now(delay.unwrap_or_default());
-        let stored = Arc::new(Stored {
+        self.add(Stored {
             sequence: self.sequence,
             parts,
             visible_at,
         });
+        id
+    }
+
+    /// Gives a message to every group of its topic, and to those to come.
+    fn add(&mut self, stored: Stored) {
+        let (to, stored) = (stored.parts.topic.clone(), Arc::new(stored));
         for ((_, topic), queue) in &mut self.queues {
-            if *topic == message.topic {
+            if *topic == to {
                 queue.add(stored.clone());
             }
         }
         for ((_, topic), queue) in &mut self.units {
-            if *topic == message.topic {
+            if *topic == to {
                 queue.add(stored.clone());
             }
         }
-        let log = self.topics.entry(message.topic).or_default();
+        let log = self.topics.entry(to).or_default();
         if log.len() == RETAINED {
             log.pop_front();
         }
         log.push_back(stored);
-        id
+    }
+
+    /// Keeps what a group has given up; as messages of a topic they keep their ids.
+    fn bury(&mut self, group: &Group, dead: Vec<Delivery>) {
+        for letter in &dead {
+            self.sequence += 1;
+            let mut parts = (*Received::from(letter.clone())).clone();
+            parts.topic = dead_letter_topic(group);
+            self.add(Stored {
+                sequence: self.sequence,
+                parts,
+                visible_at: Instant::now(),
+            });
+        }
+        self.dead.entry(group.clone()).or_default().extend(dead);
     }
 
     /// Takes back a message that is not visible yet; answers whether there was one.
@@ -193,12 +215,15 @@ impl Store {
         if self.units.contains_key(&key) {
             return self.take_unit(&key, filter, room, invisible);
         }
+        let now = Instant::now();
         let Some(queue) = self.queues.get_mut(&key) else {
             return Err(None);
         };
-        let now = Instant::now();
         let dead = queue.lapse(now, self.max_attempts);
-        self.dead.entry(group.clone()).or_default().extend(dead);
+        self.bury(group, dead);
+        let Some(queue) = self.queues.get_mut(&key) else {
+            return Err(None);
+        };
         let until = after(now, invisible);
         let handles = &mut self.handles;
         let taken = queue.take(now, filter, room, until, || {
@@ -292,7 +317,7 @@ impl Store {
         let queues = self.queues.iter_mut().filter(|((g, _), _)| g == group);
         for (_, queue) in queues {
             if let Some(dead) = queue.settle(handle, how, now, spends, limit) {
-                self.dead.entry(group.clone()).or_default().extend(dead);
+                self.bury(group, dead.into_iter().collect());
                 return Found::Current;
             }
         }
@@ -301,7 +326,7 @@ impl Store {
             match queue.settle(handle, how, now) {
                 Some(Unit::Settled) => return Found::Current,
                 Some(Unit::Later(heard, dead)) => {
-                    self.dead.entry(group.clone()).or_default().extend(dead);
+                    self.bury(group, dead.into_iter().collect());
                     return Found::Later(heard);
                 }
                 None => {}

@@ -52,6 +52,12 @@ impl<'d> DeadLetterView<'d> {
         self.about(DeadLetter::ERROR)
     }
 
+    /// The number of the attempt that failed last.
+    #[must_use]
+    pub fn attempts(&self) -> Option<u32> {
+        self.about(DeadLetter::ATTEMPTS)?.parse().ok()
+    }
+
     fn about(&self, header: &str) -> Option<&str> {
         self.delivery.headers().get(header)
     }

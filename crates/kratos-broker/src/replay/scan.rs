@@ -269,7 +269,8 @@ impl<'r, D: Driver> Scan<'r, D> {
     }
 
     /// Whether the broker has taken a settlement; passes over the late answers of others.
-    async fn confirmed(&self, ticket: Ticket) -> bool {
+    /// (By `&mut`: leases can be sent to other threads, and not be shared with them.)
+    async fn confirmed(&mut self, ticket: Ticket) -> bool {
         loop {
             for settled in self.consumer.settled().await {
                 if settled.ticket == ticket {

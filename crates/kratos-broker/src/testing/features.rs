@@ -1,8 +1,15 @@
 //! F: what only some brokers can, where the driver says that it can: delay, recall, SQL, priority,
-//! transactions, broadcast, dead letters that can be consumed.
+//! transactions, broadcast, dead letters that can be consumed, and sent back.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
+use kratos::Live;
 use opentelemetry_sdk::trace::SpanData;
 use tokio::time::{Instant, sleep};
 
@@ -13,7 +20,8 @@ use super::{
     witness::{Seen, publish_all, see},
 };
 use crate::{
-    AnyError, Bytes, Message, Publisher, Resolution, Server, Subscription, driver::Capabilities,
+    AnyError, Bytes, Delivery, Disposition, Message, MessageId, Publisher, Resolution, Server,
+    Subscription, driver::Capabilities,
 };
 
 async fn serve<H: Harness>(h: &H, subscription: Subscription) -> (Started, Seen) {
@@ -266,7 +274,7 @@ pub async fn dead_letters_can_be_consumed<H: Harness>(h: &H) {
     prime(h, &place.topic, &place.group).await;
     let poisoned = place
         .subscription(h)
-        .classify(|_: &AnyError| crate::Disposition::Poison);
+        .classify(|_: &AnyError| Disposition::Poison);
     let server = Server::<_, ()>::new(h.driver().await).subscribe_with(poisoned, poison);
     let server = Started::start(server).await;
     let dead = |n: usize| Message::new(&place.topic, n.to_string()).header("kept", "yes");
@@ -285,6 +293,93 @@ pub async fn dead_letters_can_be_consumed<H: Harness>(h: &H) {
     eventually("the dead letters come", h.bounds().deliver, all).await;
     server.stop(h.invisible()).await.expect("a clean stop");
     consumer.stop(h.invisible()).await.expect("a clean stop");
-    let kept = |d: &crate::Delivery| d.headers().get("kept") == Some("yes");
+    let kept = |d: &Delivery| d.headers().get("kept") == Some("yes");
     assert!(seen.all().iter().all(kept), "headers are kept");
+}
+
+/// From outside, the dead letters of a subscription are listed, and stay; those that are sent back
+/// come again, the others later.
+///
+/// # Panics
+///
+/// They are not all there, do not stay, or come back more or less than once.
+pub async fn dead_letters_are_listed_and_sent_back_from_outside<H: Harness>(h: &H) {
+    let place = Place::new(h, "letters").await;
+    prime(h, &place.topic, &place.group).await;
+    let (mended, seen) = (Arc::new(AtomicBool::new(false)), Seen::default());
+    let handler = {
+        let (mended, seen) = (mended.clone(), seen.clone());
+        move |delivery: Delivery| {
+            std::future::ready(match mended.load(Relaxed) {
+                true => {
+                    seen.add(delivery);
+                    Ok(())
+                }
+                false => Err(AnyError::msg("on purpose")),
+            })
+        }
+    };
+    let poisoned = place
+        .subscription(h)
+        .classify(|_: &AnyError| Disposition::Poison);
+    let server = Server::<_, ()>::new(h.driver().await).subscribe_with(poisoned, handler);
+    let (controls, counters) = (server.controls(), server.counters());
+    let server = Started::start(server).await;
+    let messages = (0..3).map(|n: u32| Message::new(&place.topic, n.to_string()));
+    let ids = publish_all(h, [messages.collect()]).await;
+    let given_up = || counters.stats().dead_lettered == 3 && counters.stats().confirmed >= 3;
+    eventually("they are given up", h.bounds().deliver, given_up).await;
+    mended.store(true, Relaxed);
+    let id = controls.subscriptions()[0].id.clone();
+    let listed = |max: usize| {
+        let answer = controls.dead_letters(&id, max);
+        async move {
+            let answer = answer.await?;
+            let letters = answer["dead_letters"].as_array().cloned();
+            let ids = letters.into_iter().flatten();
+            let ids = ids.filter_map(|letter| Some(letter["message_id"].as_str()?.to_owned()));
+            let mut ids: Vec<_> = ids.collect();
+            ids.sort();
+            Ok::<_, kratos::Refusal>((ids, answer["complete"] == true))
+        }
+    };
+    let until = Instant::now() + h.bounds().deliver;
+    loop {
+        match listed(10).await {
+            Err(refusal) if refusal.is_unsupported() => {
+                server.stop(h.invisible()).await.expect("a clean stop");
+                return not_tried("the driver cannot list dead letters");
+            }
+            Err(refusal) => panic!("they cannot be listed: {refusal}"),
+            // A broker may need its time to show them.
+            Ok((some, _)) if some.len() < 3 && Instant::now() < until => {}
+            Ok((all, complete)) => {
+                let all = all.into_iter().map(MessageId::from).collect();
+                assert_eq!((all, complete), (ids.clone(), true));
+                break;
+            }
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+    let (some, complete) = listed(2).await.expect("a list");
+    assert_eq!((some.len(), complete), (2, false), "there are more");
+    let one = controls.replay(&id, 1).await.expect("a replay");
+    assert_eq!(
+        (&one["replayed"], &one["complete"]),
+        (&1.into(), &false.into())
+    );
+    let others = controls.replay(&id, 10).await.expect("a replay");
+    assert_eq!(
+        (&others["replayed"], &others["complete"]),
+        (&2.into(), &true.into())
+    );
+    eventually("they are back", h.bounds().deliver, || {
+        seen.all().len() >= 3
+    })
+    .await;
+    assert_eq!(listed(10).await.expect("a list"), (Vec::new(), true));
+    server.stop(h.invisible()).await.expect("a clean stop");
+    let mut back: Vec<_> = seen.all().iter().map(|d| d.body().clone()).collect();
+    back.sort();
+    assert_eq!(back, ["0", "1", "2"], "each once");
 }

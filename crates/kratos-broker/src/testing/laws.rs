@@ -115,6 +115,7 @@ macro_rules! __laws {
                 a_transaction_without_a_checker_is_refused,
                 a_broadcast_reaches_every_instance,
                 dead_letters_can_be_consumed,
+                dead_letters_are_listed_and_sent_back_from_outside,
             }
             refusal {
                 what_the_driver_cannot_do_it_refuses,

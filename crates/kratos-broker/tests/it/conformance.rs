@@ -7,7 +7,7 @@ use std::{
 
 use kratos_broker::{
     Delivery, Group, Topic,
-    memory::Broker,
+    memory::{Broker, dead_letter_topic},
     testing::{Bounds, Harness},
 };
 
@@ -48,6 +48,10 @@ impl Harness for Memory {
 
     async fn group(&self, hint: &str) -> Group {
         self.name(hint).into()
+    }
+
+    fn dead_letter_topic(&self, group: &Group) -> Option<Topic> {
+        Some(dead_letter_topic(group))
     }
 
     async fn dead_letters(&self, group: &Group) -> Vec<Delivery> {

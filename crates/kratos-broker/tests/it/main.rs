@@ -20,6 +20,7 @@ mod kill_switch;
 mod lanes;
 mod layers;
 mod leases;
+mod letters;
 mod odd;
 mod publishers;
 mod refusal;

@@ -1,6 +1,7 @@
 //! The driver and the whole App on the dev broker.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod admin;
 mod batches;
 mod config;
 mod dead_letters;

@@ -24,8 +24,8 @@ pub struct Config {
     #[serde(deserialize_with = "crate::net::addr")]
     pub addr: SocketAddr,
 
-    /// Whether subscriptions may be paused, resumed and resized, dead letters replayed, and the log's
-    /// level changed; not by default.
+    /// Whether subscriptions may be paused, resumed and resized, dead letters read and replayed, and
+    /// the log's level changed; not by default.
     pub actions: bool,
 
     /// For how long a dispatcher may not run before `/livez` says so; 10 s by default, at least 2 s.

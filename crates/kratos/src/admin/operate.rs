@@ -83,7 +83,9 @@ pub(super) async fn concurrency(State(admin): State<Admin>, id: Id, request: Req
         .await
 }
 
+/// Allowed or not like an action: a broker may count it as a delivery of each letter.
 pub(super) async fn dead_letters(State(admin): State<Admin>, id: Id) -> Answer {
+    admin.allowed()?;
     let id = id_of(id)?;
     admin
         .letters(id, LIST_MAX, |live, id, max| live.dead_letters(id, max))

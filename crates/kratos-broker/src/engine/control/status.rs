@@ -9,7 +9,7 @@ use std::{
 use kratos::{SubscriptionKind, SubscriptionState, SubscriptionStatus};
 use tokio::time::Instant;
 
-use super::Notes;
+use super::{Letters, Notes};
 use crate::{
     Group, Subscription, Topic,
     engine::{
@@ -52,6 +52,7 @@ pub(crate) struct Watched {
     pub(crate) switch: Option<Arc<Switch>>,
     pub(crate) health: Arc<HealthBoard>,
     pub(crate) lanes: Arc<LaneCount>,
+    pub(crate) letters: Letters,
 }
 
 // === impl Control ===
@@ -92,6 +93,10 @@ impl Control {
 
     pub(super) fn is_of(&self, topic: &str, group: &str) -> bool {
         self.topic == *topic && self.group == *group
+    }
+
+    pub(super) fn letters(&self) -> &Letters {
+        &self.watched.letters
     }
 
     /// Names that differ only in what a path does not take are told apart by a number.

@@ -81,6 +81,9 @@ async fn nothing_is_done_without_the_opt_in() {
         let status = refused(&watched, "POST", path, json, body.as_bytes()).await;
         assert_eq!(status, 403, "{path}");
     }
+    // A broker counts what is read of them.
+    let letters = "/dead-letters/messages:orders:billing";
+    assert_eq!(refused(&watched, "GET", letters, "", b"").await, 403);
     let level = br#"{"log_level": "debug"}"#;
     assert_eq!(
         refused(&watched, "PUT", "/log-level", json, level).await,
