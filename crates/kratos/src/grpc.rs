@@ -11,6 +11,8 @@
 mod client;
 mod config;
 mod health;
+#[cfg(feature = "reflection")]
+mod reflection;
 
 use std::{collections::BTreeSet, convert::Infallible, time::Duration};
 
@@ -52,6 +54,9 @@ pub struct Server {
     config: Config,
     routes: Routes,
     services: Vec<&'static str>,
+    /// Sets of descriptors, if it is asked to reflect.
+    #[cfg(feature = "reflection")]
+    reflection: Option<Vec<Vec<u8>>>,
 }
 
 impl Server {
@@ -62,12 +67,36 @@ impl Server {
             config,
             routes: Routes::default(),
             services: Vec::new(),
+            #[cfg(feature = "reflection")]
+            reflection: None,
         }
     }
 
     /// Sets the name in logs and errors, `grpc` by default; needed by the second of one App.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
+        self
+    }
+
+    /// Answers `grpc.reflection.v1` and `v1alpha`, so that clients such as `grpcurl` find the services
+    /// and their messages by themselves: those of this server, health, and reflection itself. Off
+    /// unless called.
+    ///
+    /// `sets` are encoded `FileDescriptorSet`s, as `protoc --include_imports --descriptor_set_out` or
+    /// tonic-prost-build's `file_descriptor_set_path` writes them; one that is not is an error of the
+    /// start. A stream that a client leaves open ends when the App drains.
+    ///
+    /// ```
+    /// use kratos::grpc;
+    ///
+    /// const DESCRIPTORS: &[u8] = &[]; // include_bytes!("generated/greeter.v1.bin")
+    ///
+    /// let server = grpc::Server::new(grpc::Config::default()).reflection([DESCRIPTORS]);
+    /// ```
+    #[cfg(feature = "reflection")]
+    pub fn reflection<T: Into<Vec<u8>>>(mut self, sets: impl IntoIterator<Item = T>) -> Self {
+        let all = self.reflection.get_or_insert_default();
+        all.extend(sets.into_iter().map(Into::into));
         self
     }
 
@@ -96,11 +125,17 @@ impl crate::Server for Server {
     }
 
     fn describe(&self) -> Description {
-        self.services
+        let described = self
+            .services
             .iter()
             .fold(Description::new("grpc"), |all, service| {
                 all.entry(Entry::new("service", *service))
-            })
+            });
+        #[cfg(feature = "reflection")]
+        if self.reflection.is_some() {
+            return described.entry(Entry::new("option", "reflection"));
+        }
+        described
     }
 
     async fn bind(self, cx: StartContext) -> Result<Bound> {
@@ -111,10 +146,23 @@ impl crate::Server for Server {
             tls,
         } = self.config;
         unique(&self.services)?;
+        #[cfg(feature = "reflection")]
+        if self.reflection.is_some() {
+            let own = |name: &&&str| reflection::NAMES.contains(*name);
+            if let Some(name) = self.services.iter().find(own) {
+                return Err(Error::msg(format!(
+                    "service {name} is there by reflection(..): do not add it"
+                )));
+            }
+        }
         let socket = listen(addr, HINT)?;
-        let routes = self
-            .routes
-            .add_service(health::service(cx.handle(), self.services));
+        let routes = self.routes;
+        #[cfg(feature = "reflection")]
+        let routes = match self.reflection {
+            Some(sets) => reflection::add(routes, cx.handle(), &self.services, &sets)?,
+            None => routes,
+        };
+        let routes = routes.add_service(health::service(cx.handle(), self.services));
         let router = observed(routes.into_axum_router(), Protocol::Grpc, cx.info());
         let limits = Limits {
             connections_max,

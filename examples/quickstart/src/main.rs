@@ -38,7 +38,9 @@ async fn app() -> kratos::Result<App> {
     )
     .openapi(report_service::openapi())
     .openapi(saver_service::openapi());
-    let grpc_server = grpc::Server::new(config.grpc).add_service(report_service::service(reports));
+    let grpc_server = grpc::Server::new(config.grpc)
+        .add_service(report_service::service(reports))
+        .reflection([report_service::DESCRIPTORS]);
     let rocketmq_server = rocketmq::Server::new(client.clone())
         .subscribe(
             "logger_report_event",

@@ -10,6 +10,9 @@ mod generated {
 
 pub use generated::*;
 
+/// What reflection tells of the services and messages: an encoded `FileDescriptorSet`.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/report.v1.bin");
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,6 +8,9 @@ mod http;
 mod openapi;
 mod reports;
 
+/// What reflection tells of the gRPC service.
+pub use report_proto::FILE_DESCRIPTOR_SET as DESCRIPTORS;
+
 pub use self::{
     grpc::service,
     http::routes,

@@ -39,5 +39,9 @@ async fn app() -> kratos::Result<App> {
             http::Server::new(config.http, report_service::routes(reports.clone()))
                 .openapi(report_service::openapi()),
         )
-        .server(grpc::Server::new(config.grpc).add_service(report_service::service(reports))))
+        .server(
+            grpc::Server::new(config.grpc)
+                .add_service(report_service::service(reports))
+                .reflection([report_service::DESCRIPTORS]),
+        ))
 }

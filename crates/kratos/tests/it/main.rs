@@ -17,6 +17,7 @@ mod http;
 mod lifecycle;
 mod process;
 mod recorder;
+mod reflection;
 #[cfg(all(feature = "http", feature = "grpc"))]
 mod servers;
 #[cfg(all(feature = "http", feature = "grpc", feature = "telemetry"))]

@@ -3,10 +3,14 @@
 
 use std::{fs, path::Path};
 
+use prost::Message;
 use prost_types::{FileDescriptorSet, field_descriptor_proto::Label};
 
 /// `make proto` sets it: write the generated code instead of comparing.
 const WRITE: &str = "PROTO_WRITE";
+
+/// For reflection.
+const DESCRIPTORS: &str = "report.v1.bin";
 
 fn generate(out: &Path) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
@@ -25,6 +29,7 @@ fn generate(out: &Path) {
     for (path, attribute) in json_attributes(&fds) {
         builder = builder.field_attribute(path, attribute);
     }
+    fs::write(out.join(DESCRIPTORS), fds.encode_to_vec()).unwrap();
     builder.compile_fds(fds).unwrap();
 }
 
@@ -78,13 +83,14 @@ fn generated_code_is_fresh() {
     }
     let out = tempfile::tempdir().unwrap();
     generate(out.path());
-    let file = "report.v1.rs";
-    let (fresh, kept) = (
-        fs::read_to_string(out.path().join(file)).unwrap(),
-        fs::read_to_string(checked_in.join(file)).unwrap(),
-    );
-    assert!(
-        fresh == kept,
-        "src/generated/{file} is out of date: run `make proto`"
-    );
+    for file in ["report.v1.rs", DESCRIPTORS] {
+        let (fresh, kept) = (
+            fs::read(out.path().join(file)).unwrap(),
+            fs::read(checked_in.join(file)).unwrap_or_default(),
+        );
+        assert!(
+            fresh == kept,
+            "src/generated/{file} is out of date: run `make proto`"
+        );
+    }
 }
