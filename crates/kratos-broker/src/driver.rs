@@ -215,6 +215,13 @@ pub trait Consumer: Send + Sync + 'static {
         None
     }
 
+    /// Messages of a topic that wait on the broker for the group, as far as the driver knows by now;
+    /// `None` if it does not. Asked by whoever looks: answers at once, without I/O.
+    fn lag(&self, topic: &Topic) -> Option<u64> {
+        let _ = topic;
+        None
+    }
+
     /// Adds what only this driver knows to a span of the consumer, under the names that the
     /// conventions have for the broker: with a delivery to the span of its handler, without one to
     /// the spans of receives, settlements and batches. Called for spans that are recorded, and for

@@ -353,6 +353,17 @@ impl Shared {
         self.connection.site()
     }
 
+    /// The same, asking how far its group is behind where that can be asked.
+    fn watched(&self, consumer: Consumer, group: &GroupSpec) -> Consumer {
+        #[cfg(any(feature = "admin", feature = "embedded"))]
+        if let Ok(site) = self.site() {
+            let topics = group.topics.iter().map(|it| it.topic.clone());
+            return consumer.watched(site, self.connection.lag_interval(), topics.collect());
+        }
+        let _ = group;
+        consumer
+    }
+
     /// Whether the broker is this process's own: it has all its topics from the start.
     #[cfg_attr(
         not(feature = "embedded"),
@@ -519,10 +530,12 @@ impl Driver for Client {
         let client = self.client()?;
         if !group.broadcast {
             let joined = Consumer::join(client, &group, None, &self.shared.tap).await;
-            return joined.map_err(|error| self.at_start(error));
+            let joined = joined.map_err(|error| self.at_start(error))?;
+            return Ok(self.shared.watched(joined, &group));
         }
         let own = OwnGroup::create(self.shared.site()?, cx.info().id(), &group).await?;
         let joined = Consumer::join(client, &group, Some(own), &self.shared.tap).await;
+        let joined = joined.map(|joined| self.shared.watched(joined, &group));
         joined.map_err(|error| match error.kind() {
             // It was just made: a proxy may not have heard of it yet.
             ErrorKind::UnknownGroup => passing(&error),

@@ -33,9 +33,13 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// Signs the requests; unsigned without it.
     pub credentials: Option<Credentials>,
-    /// Where the name servers listen, `host:port`, several separated by `;`: for broadcasts, whose
-    /// groups are made and removed there (feature `admin`).
+    /// Where the name servers listen, `host:port`, several separated by `;` (feature `admin`): for
+    /// broadcasts, whose groups are made and removed there, for readers of dead letters, and for the
+    /// lag of subscriptions.
     pub admin: Option<String>,
+    /// How often they are asked for the lag, if `admin` names them; 1 s at least, never with `0s`.
+    #[serde(with = "kratos::config::duration")]
+    pub lag_interval: Duration,
 }
 
 /// The `rocketmq.credentials` section: a user of the server's ACL. Debug does not show the secrets.
@@ -68,6 +72,7 @@ impl Default for Config {
             tls: None,
             credentials: None,
             admin: None,
+            lag_interval: Duration::from_secs(15),
         }
     }
 }
@@ -129,6 +134,10 @@ impl Connection {
     #[cfg(feature = "asyncapi")]
     pub(crate) fn namespace(&self) -> &str {
         &self.config.namespace
+    }
+
+    pub(crate) fn lag_interval(&self) -> Duration {
+        self.config.lag_interval
     }
 
     /// Makes the client; reads the certificates.

@@ -20,6 +20,8 @@ use rocketmq_grpc::{ConsumerConfig, Lease, LeaseId, MessageView};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::{attributes, broadcast::OwnGroup, error::neutral, headers};
+#[cfg(any(feature = "admin", feature = "embedded"))]
+use crate::{broadcast::Site, lag::Lags};
 
 /// How often a receive that brings nothing looks whether the broker is still there.
 const CHECK_CONNECTED_EVERY: Duration = Duration::from_secs(1);
@@ -46,6 +48,9 @@ pub struct Consumer {
     /// A moving average: room in bytes is turned into messages by it.
     body_bytes: AtomicUsize,
     member: Member,
+    /// How far the group is behind, where somebody can be asked.
+    #[cfg(any(feature = "admin", feature = "embedded"))]
+    lags: Option<Lags>,
 }
 
 /// Why the engine thinks that a topic cannot be received.
@@ -86,7 +91,16 @@ impl Consumer {
             troubled: Mutex::default(),
             body_bytes: AtomicUsize::new(0),
             member: tap.member(group),
+            #[cfg(any(feature = "admin", feature = "embedded"))]
+            lags: None,
         })
+    }
+
+    /// The same, asking a site how far its group is behind.
+    #[cfg(any(feature = "admin", feature = "embedded"))]
+    pub(crate) fn watched(mut self, site: Site, every: Duration, topics: Vec<Topic>) -> Self {
+        self.lags = Lags::watch(site, every, self.group.clone(), topics);
+        self
     }
 
     fn tickets(&self) -> MutexGuard<'_, HashMap<LeaseId, Ticket>> {
@@ -167,6 +181,17 @@ impl driver::Consumer for Consumer {
             "raise the group's: rocketmq-admin group create {group}{orderly}:retry={retries} \
              --namesrv <namesrv>"
         ))
+    }
+
+    /// All members share the queues of the brokers that are in the topic's route.
+    fn is_assigned(&self, topic: &Topic) -> Option<bool> {
+        let brokers = self.inner.brokers_of(topic)?;
+        self.inner.is_connected().then_some(brokers > 0)
+    }
+
+    #[cfg(any(feature = "admin", feature = "embedded"))]
+    fn lag(&self, topic: &Topic) -> Option<u64> {
+        self.lags.as_ref()?.of(topic)
     }
 
     fn describe(&self, delivery: Option<&Delivery>, to: &mut Attributes) {

@@ -44,6 +44,8 @@ mod dead_letters;
 mod document;
 mod error;
 mod headers;
+#[cfg(any(feature = "admin", feature = "embedded"))]
+mod lag;
 mod publish;
 #[cfg(feature = "test-util")]
 pub mod testing;

@@ -404,6 +404,17 @@ impl Consumer {
         self.instance.is_connected()
     }
 
+    /// From how many brokers a topic is received: 0 if its route names none that may be read now.
+    /// `None` if the topic is not subscribed to.
+    ///
+    /// Members of a group share all queues of these brokers; none is given to one member alone.
+    #[must_use]
+    pub fn brokers_of(&self, topic: &str) -> Option<usize> {
+        let intakes = self.intakes();
+        let brokers = intakes.get(topic).map(|it| &it.brokers);
+        brokers.map(|it| it.load(Ordering::Relaxed))
+    }
+
     /// Id under which the server's tools show this consumer.
     #[must_use]
     pub fn client_id(&self) -> &str {

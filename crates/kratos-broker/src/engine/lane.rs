@@ -74,6 +74,9 @@ pub(crate) trait Desk: Send + Sync {
     /// Whether the broker has assigned something of a topic to this process.
     fn is_assigned(&self, topic: &Topic) -> Option<bool>;
 
+    /// Messages of a topic that wait on the broker, if that is known.
+    fn lag(&self, topic: &Topic) -> Option<u64>;
+
     /// The message, if its lease was not lost.
     fn received(&self, ticket: Ticket) -> Option<Received>;
 

@@ -125,6 +125,13 @@ impl Consumer for MemoryConsumer {
         Some(self.shared.lock().store.max_attempts)
     }
 
+    fn lag(&self, topic: &Topic) -> Option<u64> {
+        let (group, state) = (&self.spec.group, self.shared.lock());
+        let held = state.store.held(topic, group);
+        let waiting = state.store.backlog(topic, group).saturating_sub(held);
+        u64::try_from(waiting).ok()
+    }
+
     async fn receive(&self, topic: &Topic, room: Room) -> Result<Vec<Leased<MemoryLease>>> {
         let filter = self.filter(topic)?;
         let poll_end = Instant::now() + LONG_POLL;

@@ -8,6 +8,7 @@ mod dead_letters;
 mod documents;
 mod errors;
 mod kratos_transport;
+mod lag;
 mod laws;
 mod ordered;
 mod outbox;

@@ -7,6 +7,7 @@
 mod away;
 mod checks;
 mod dead_letters;
+mod lag;
 mod outbox;
 mod relay;
 #[path = "../it/reports.rs"]

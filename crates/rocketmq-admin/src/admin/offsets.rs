@@ -81,14 +81,39 @@ impl Admin {
             .map_err(|it| it.within(&operation))?;
         let masters = self.route(&operation, topic).await?.masters();
         self.known_group(&operation, &masters, group).await?;
+        self.stats_of(&operation, &masters, (group, topic)).await
+    }
+
+    /// The same for a group that is there, as its own members know: nobody is asked whether it is,
+    /// which takes the list of all groups. For who asks again and again.
+    ///
+    /// # Errors
+    ///
+    /// `is_not_found` if there is no such topic. A group that is not there has offset 0 everywhere.
+    pub async fn lag_of_member(&self, group: &str, topic: &str) -> Result<Lag> {
+        let operation = format!("show the lag of group {group} in topic {topic}");
+        names::group(group)
+            .and_then(|()| names::topic(topic))
+            .map_err(|it| it.within(&operation))?;
+        let masters = self.route(&operation, topic).await?.masters();
+        self.stats_of(&operation, &masters, (group, topic)).await
+    }
+
+    /// How far a group has come in a topic and those that hold its retries.
+    async fn stats_of(
+        &self,
+        operation: &str,
+        masters: &[Master],
+        (group, topic): (&str, &str),
+    ) -> Result<Lag> {
         let mut queues = BTreeMap::new();
         let [one, two] = retries_of(group, topic);
         for topic in [topic, &one, &two] {
             let request = Frame::request(code::CONSUME_STATS)
                 .field("consumerGroup", group)
                 .field("topic", topic);
-            for (_, answer) in self.every_broker(&operation, &masters, &request).await? {
-                queues.extend(parse::<OffsetTable<WireLag>>(&operation, &answer)?.offset_table);
+            for (_, answer) in self.every_broker(operation, masters, &request).await? {
+                queues.extend(parse::<OffsetTable<WireLag>>(operation, &answer)?.offset_table);
             }
         }
         Ok(collect(queues))

@@ -1,6 +1,6 @@
 //! The intake of one topic: its receive loops, and the pool that they fill.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicUsize};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -12,6 +12,8 @@ pub(super) struct Intake {
     pub(super) topic: Arc<str>,
     pub(super) filter: Filter,
     pub(super) pool: Arc<Pool>,
+    /// Brokers that it is received from.
+    pub(super) brokers: AtomicUsize,
     /// Cancelled when nothing more is to be asked for.
     pub(super) stopping: CancellationToken,
     /// The receive loops.
@@ -24,6 +26,7 @@ impl Intake {
             topic: topic.into(),
             filter,
             pool,
+            brokers: AtomicUsize::new(0),
             stopping: CancellationToken::new(),
             loops: TaskTracker::new(),
         })

@@ -29,6 +29,7 @@ pub(super) struct Sources {
 
 impl Drop for Sources {
     fn drop(&mut self) {
+        self.intake.brokers.store(0, Ordering::Relaxed);
         self.intake
             .pool
             .sources
@@ -106,8 +107,10 @@ impl Sources {
             }
             self.polled.insert(broker.clone(), gone);
         }
+        let now = self.polled.len();
+        self.intake.brokers.store(now, Ordering::Relaxed);
         let sources = &self.intake.pool.sources;
-        sources.fetch_add(self.polled.len(), Ordering::Relaxed);
+        sources.fetch_add(now, Ordering::Relaxed);
         sources.fetch_sub(before, Ordering::Relaxed);
     }
 }

@@ -191,8 +191,10 @@ impl Control {
         (status.kind, status.ordered) = (self.kind, self.ordered);
         (status.state, status.since) = (state, since.elapsed());
         status.reason = self.reason(state);
-        let desk = self.watched.desk();
-        status.assigned = desk.and_then(|desk| desk.is_assigned(&self.topic));
+        if let Some(desk) = self.watched.desk() {
+            status.assigned = desk.is_assigned(&self.topic);
+            status.lag = desk.lag(&self.topic);
+        }
         status.concurrency = lanes.lanes();
         (status.in_flight, status.waiting) = (holds.running, holds.waiting);
         status.dead_lettering = holds.burying;

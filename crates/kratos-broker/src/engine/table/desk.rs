@@ -127,6 +127,10 @@ impl<C: Consumer> Desk for Table<C> {
         self.consumer.is_assigned(topic)
     }
 
+    fn lag(&self, topic: &Topic) -> Option<u64> {
+        self.consumer.lag(topic)
+    }
+
     fn settle_at(&self, ticket: Ticket, how: Settlement, horizon: Instant) {
         if how == Settlement::HandBack {
             let mut state = self.lock();
