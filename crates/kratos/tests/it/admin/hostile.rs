@@ -152,6 +152,12 @@ async fn what_changes_something_is_not_taken_from_pages_of_other_sites() {
     ] {
         assert_eq!(post(headers).await.0, 200, "{headers}");
     }
+    // An image of another site's page would have a broker count each letter as delivered.
+    let letters = "/dead-letters/messages:orders:billing";
+    let site = "sec-fetch-site: cross-site\r\n";
+    let (status, body) = ask(watched.addr, "GET", letters, site, b"").await;
+    assert_eq!(status, 403, "{body}");
+    assert!(error(&body).contains("another web site"), "{body}");
     // A link to the page from elsewhere is a link.
     let link = ask(
         watched.addr,
