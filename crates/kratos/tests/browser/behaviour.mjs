@@ -122,7 +122,7 @@ export function behaviour(tools) {
   test("without permission there is nothing to press; with it, each action is confirmed", async () => {
     let page = await watch(states.load, 4000);
     await page.run(() => document.querySelectorAll("#rows button[aria-expanded=false]").forEach((b) => b.click()));
-    assert.deepEqual(await page.run(() => [...document.querySelectorAll("main button")].filter((b) => b.checkVisibility() && /Pause|Resume|Concurrency|Replay/.test(b.textContent)).length), 0);
+    assert.deepEqual(await page.run(() => [...document.querySelectorAll("main button")].filter((b) => b.checkVisibility() && /Pause|Resume|Concurrency|Replay|Dead letters/.test(b.textContent)).length), 0);
     await finished(page);
 
     page = await watch(states.acting, 4000);

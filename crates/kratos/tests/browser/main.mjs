@@ -1,4 +1,4 @@
-// `node main.mjs CHROMIUM SHOTS QUICKSTART`: the pages in a browser, against recorded answers and
+// `node main.mjs CHROMIUM SHOTS QUICKSTART BROKER`: the pages in a browser, against recorded answers and
 // against an App.
 
 import { mkdirSync } from "node:fs";
@@ -10,7 +10,7 @@ import { documents } from "./documents.mjs";
 import { operations } from "./operations.mjs";
 import { real } from "./real.mjs";
 
-const [chromium, shots, quickstart] = process.argv.slice(2);
+const [chromium, shots, quickstart, broker] = process.argv.slice(2);
 mkdirSync(shots, { recursive: true });
 let browser;
 before(async () => { browser = await Browser.launch(chromium); });
@@ -20,7 +20,7 @@ const tools = { browser: () => browser, shots };
 // Each waits for pages and services most of the time. Those of one have a server in common.
 const inTurn = { concurrency: 1 };
 describe("the pages", { concurrency: 4 }, () => {
-  describe("of an App", inTurn, () => real({ ...tools, program: quickstart }));
+  describe("of an App", inTurn, () => real({ ...tools, program: quickstart, broker }));
   describe("operations: what it shows", inTurn, () => operations(tools));
   describe("operations: what it does", inTurn, () => behaviour(tools));
   describe("documents", inTurn, () => documents(tools));
