@@ -19,9 +19,11 @@ export class Broker {
   #process;
   address;
 
-  static async start(program) {
+  /** With groups that are not as the broker makes them: `NAME:retry=99`. */
+  static async start(program, groups = []) {
     const broker = new Broker();
-    broker.#process = spawn(program, ["--listen", "127.0.0.1:0"], { stdio: ["ignore", "pipe", "inherit"] });
+    const args = ["--listen", "127.0.0.1:0", ...groups.flatMap((group) => ["--group", group])];
+    broker.#process = spawn(program, args, { stdio: ["ignore", "pipe", "inherit"] });
     for await (const line of createInterface({ input: broker.#process.stdout })) {
       broker.address = /^listening on (.*)$/.exec(line)[1];
       return broker;
@@ -35,7 +37,8 @@ export class Broker {
 
   /** SendMessage of one NORMAL message whose body is this text. */
   async publish(topic, id, body) {
-    const system = encode({ 3: id, 5: 1, 6: 1 });
+    const born = encode({ 1: Math.floor(Date.now() / 1000) });
+    const system = encode({ 3: id, 5: 1, 6: 1, 7: born });
     const request = encode({ 1: encode({ 1: encode({ 2: topic }), 3: system, 4: body }) });
     const session = connect(`http://${this.address}`);
     try {
