@@ -136,6 +136,7 @@ impl Connection {
         &self.config.namespace
     }
 
+    #[cfg(any(feature = "admin", feature = "embedded"))]
     pub(crate) fn lag_interval(&self) -> Duration {
         self.config.lag_interval
     }

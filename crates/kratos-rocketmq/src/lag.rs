@@ -52,13 +52,14 @@ impl Lags {
         group: Group,
         topics: Vec<Topic>,
     ) -> Option<Self> {
+        if every.is_zero() {
+            return None;
+        }
         let every = match &site {
             Site::Nowhere => return None,
             // In this process: it costs little.
             #[cfg(feature = "embedded")]
             Site::Embedded(_) => EVERY_MIN,
-            #[cfg(feature = "admin")]
-            Site::Cluster(_) if every.is_zero() => return None,
             #[cfg(feature = "admin")]
             Site::Cluster(_) => every.max(EVERY_MIN),
         };
