@@ -3,6 +3,7 @@
 use std::{fmt, ops::Deref, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
+use kratos::trace::About;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -98,6 +99,12 @@ impl DeliveryParts {
     }
 }
 
+impl About for DeliveryParts {
+    fn tell(&self, field: &mut dyn FnMut(&'static str, &str)) {
+        field("message_id", self.id.as_str());
+    }
+}
+
 // === impl Delivery ===
 
 impl From<DeliveryParts> for Delivery {
@@ -111,6 +118,11 @@ impl From<DeliveryParts> for Delivery {
 }
 
 impl Delivery {
+    /// What lines of the log say of it.
+    pub(crate) fn about(&self) -> Arc<dyn About> {
+        self.parts.clone()
+    }
+
     /// The broker's id; redeliveries have the same.
     #[must_use]
     pub fn id(&self) -> &MessageId {

@@ -61,7 +61,7 @@ pub fn duration(meter: &Meter, name: &'static str, description: &'static str) ->
         .build()
 }
 
-/// A histogram of a server's; metrics are recorded when it is made.
+/// A histogram of a server's or a channel's; metrics are recorded when it is made.
 #[cfg(feature = "net")]
 pub(crate) fn server_duration(name: &'static str, description: &'static str) -> Histogram<f64> {
     duration(&scope(), name, description)

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! **Logs** are lines of text or JSON on stderr, chosen by [`Config::log`]. A line that is written
-//! within a span ends with its `trace_id` and `span_id`.
+//! within a span ends with its `trace_id` and `span_id`; one that the handler of a message writes says
+//! of which `subscription` and `message_id` it is, whether the message is traced or not.
 //!
 //! **Traces** do not depend on the log level: spans of level info and above are recorded, and events
 //! within them. A tracer is installed even when nothing is exported, so that trace ids exist in logs

@@ -17,6 +17,7 @@
 //! assert_eq!(onward, [("traceparent", headers["traceparent"].clone())]);
 //! ```
 
+mod about;
 mod attributes;
 mod baggage;
 mod scoped;
@@ -30,7 +31,10 @@ use opentelemetry::{
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
+#[cfg(feature = "telemetry")]
+pub(crate) use self::about::{tell, want};
 pub use self::{
+    about::{About, Subject, Told, about, is_told},
     attributes::Attributes,
     baggage::{BAGGAGE, Baggage, baggage, format_baggage, parse_baggage},
     scoped::Scoped,

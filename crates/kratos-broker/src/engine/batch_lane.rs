@@ -12,7 +12,7 @@ use std::{
     vec,
 };
 
-use kratos::trace;
+use kratos::trace::{self, Subject};
 use tokio::{sync::Mutex, time::Instant};
 use tower_service::Service;
 use tracing::Span;
@@ -143,7 +143,8 @@ where
     });
 
     let work = Attempt::new(service, batch, cell, time_limit);
-    let mut work = pin!(work);
+    let about = trace::is_told().then(|| Subject::new(settings.part.clone()));
+    let mut work = pin!(trace::about(about, work));
     let attempted = if span.is_disabled() {
         work.await
     } else {

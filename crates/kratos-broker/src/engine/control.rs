@@ -16,7 +16,7 @@ use self::letters::AtWork;
 pub(crate) use self::{
     letters::{Letters, Reader},
     notes::Notes,
-    status::{Control, Watched},
+    status::{Control, Watched, id},
 };
 use super::heart::Heart;
 use crate::subscription::CONCURRENCY_MAX;

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use kratos::trace::{self, Attributes, SpanContext};
+use kratos::trace::{self, About, Attributes, SpanContext, Subject};
 use tokio::time::Instant;
 use tower_service::Service;
 use tracing::Span;
@@ -135,9 +135,14 @@ pub(crate) struct Holds {
     pub(crate) oldest: Option<SystemTime>,
 }
 
+/// A subscription, as lines of the log name it: by its id.
+#[derive(Debug)]
+pub(crate) struct Part(pub(crate) String);
+
 /// What all lanes of one subscription share.
 pub(crate) struct LaneSettings {
     pub(crate) origin: Arc<span::Origin>,
+    pub(crate) part: Arc<Part>,
     /// While somebody reads metrics.
     pub(crate) metrics: Option<Metrics>,
     pub(crate) policy: Policy,
@@ -288,7 +293,10 @@ where
         (metrics, Instant::now())
     });
 
-    let mut work = pin!(Attempt::new(service, delivery, &inbox.cell, time_limit));
+    let about = trace::is_told();
+    let about = about.then(|| Subject::new(delivery.about()).of(settings.part.clone()));
+    let work = Attempt::new(service, delivery, &inbox.cell, time_limit);
+    let mut work = pin!(trace::about(about, work));
     let attempted = match parent {
         None => work.await,
         Some(parent) => trace::scope_with(span.clone(), parent, work.as_mut()).await,
@@ -337,6 +345,14 @@ pub(super) fn record<R>(span: &Span, ended: &Ended<R>) {
         && !failure.is_put_off()
     {
         span.record("otel.status_code", "ERROR");
+    }
+}
+
+// === impl Part ===
+
+impl About for Part {
+    fn tell(&self, field: &mut dyn FnMut(&'static str, &str)) {
+        field("subscription", &self.0);
     }
 }
 

@@ -19,14 +19,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     burial::{Burials, Post, Undertaker},
-    control::{Control, Controls, Letters, Notes, Reader, Watched},
+    control::{self, Control, Controls, Letters, Notes, Reader, Watched},
     counters::Counters,
     fatal::Fatal,
     health::HealthBoard,
     heart,
     intake::Intake,
     keeper,
-    lane::{Desk, LaneSettings},
+    lane::{Desk, LaneSettings, Part},
     lanes::{LaneCount, Nursery, Parent},
     metrics::Metrics,
     queue::Queue,
@@ -199,8 +199,11 @@ impl<C: Consumer> Running<C> {
                 let count =
                     LaneCount::new(subscription.clone(), number, queue.clone(), &self.nursery);
                 let count = Arc::new(count);
+                let filter = subscription.filter.to_string();
+                let id = control::id(&shared.server, &subscription.topic, &plan.group, &filter);
                 let settings = Arc::new(LaneSettings {
                     origin: origin.clone(),
+                    part: Arc::new(Part(id)),
                     metrics: Metrics::new(&origin),
                     policy: subscription.policy.clone(),
                     ordered_policy: subscription.ordered_policy.clone(),

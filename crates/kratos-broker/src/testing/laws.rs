@@ -106,6 +106,7 @@ macro_rules! __laws {
                 t7_attempts_are_siblings,
                 t8_a_dead_letter_keeps_its_trace,
                 t9_concurrent_messages_never_mix_their_traces,
+                t10_baggage_reaches_the_handler,
             }
             features {
                 a_delayed_message_comes_at_its_time_unless_it_is_called_back,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{LazyLock, Mutex, MutexGuard, OnceLock},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock},
     time::Duration,
 };
 
@@ -341,6 +341,36 @@ pub async fn t8_a_dead_letter_keeps_its_trace<H: Harness>(h: &H) {
     };
     stop(server).await;
     assert_eq!(dead.headers().get("traceparent"), Some(&*sent));
+}
+
+/// T10: the baggage that a message is sent with is there in its handler.
+///
+/// # Panics
+///
+/// It is not, or not as it was.
+pub async fn t10_baggage_reaches_the_handler<H: Harness>(h: &H) {
+    let place = Place::new(h, "t10").await;
+    prime(h, &place.topic, &place.group).await;
+    let within = Arc::new(Mutex::new(Vec::new()));
+    let look = {
+        let within = within.clone();
+        move |_: Bytes| {
+            let tenant = kratos::trace::baggage()
+                .get("tenant")
+                .map(ToString::to_string);
+            within.lock().unwrap().push(tenant);
+            async {}
+        }
+    };
+    let (server, _) = serve(h, place.subscription(h), look).await;
+    let mut baggage = kratos::trace::Baggage::new();
+    baggage.insert("tenant", "a b,ä");
+    let sent = publish(h, Message::new(&place.topic, "x"));
+    kratos::trace::with_baggage(baggage, sent).await;
+    let handled = || !within.lock().unwrap().is_empty();
+    eventually("it is handled", h.bounds().deliver, handled).await;
+    stop(server).await;
+    assert_eq!(within.lock().unwrap()[0].as_deref(), Some("a b,ä"));
 }
 
 /// T9: messages that are handled at once never mix their traces.

@@ -10,6 +10,7 @@ mod errors;
 mod kratos_transport;
 mod lag;
 mod laws;
+mod logs;
 mod ordered;
 mod outbox;
 mod reports;

@@ -381,6 +381,7 @@ async fn m1_metrics_have_the_names_units_and_attributes_of_the_conventions() {
         &handled,
         "http_server_request_duration_seconds_count{",
         "rpc_server_call_duration_seconds_count{",
+        "rpc_client_call_duration_seconds_count{",
     ];
     eventually("it is counted", || {
         let text = telemetry.prometheus();
@@ -435,6 +436,15 @@ async fn m1_metrics_have_the_names_units_and_attributes_of_the_conventions() {
             vec![
                 "rpc_method=\"report.v1.ReportService/PostReport\"",
                 "rpc_response_status_code=\"OK\"",
+            ],
+        ),
+        (
+            "rpc_client_call_duration_seconds_count",
+            vec![
+                "rpc_method=\"report.v1.ReportService/PostReport\"",
+                "rpc_response_status_code=\"OK\"",
+                "rpc_system_name=\"grpc\"",
+                "server_address=\"127.0.0.1\"",
             ],
         ),
         (

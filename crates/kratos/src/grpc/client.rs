@@ -3,18 +3,21 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
 };
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use axum::body::Bytes;
 use http_body::Body as HttpBody;
+use opentelemetry::KeyValue;
+use tokio::time::Instant;
 use tonic::{Code, body::Body};
 use tower::{BoxError, Layer, Service};
 use tracing::{Instrument, Span, field::Empty, info_span};
 
 use crate::{
+    metrics::{self, Histogram},
     net::{Accompanied, Companion, GRPC_STATUS, code_name},
     trace,
 };
@@ -33,7 +36,7 @@ use crate::{
 /// ```
 ///
 /// A call below a span that is not sampled has no span; its trace goes on all the same. The span
-/// ends with the answer's last frame.
+/// ends with the answer's last frame. How long calls take is the metric `rpc.client.call.duration`.
 #[derive(Clone, Debug)]
 pub struct Traced<S> {
     inner: S,
@@ -51,6 +54,8 @@ struct Call {
     span: Span,
     /// Known already: from the headers of an answer without a body.
     answered: bool,
+    /// While metrics are recorded.
+    measured: Option<(Instant, Vec<KeyValue>)>,
 }
 
 // === impl TraceLayer ===
@@ -67,6 +72,22 @@ impl TraceLayer {
     pub fn server(mut self, address: impl Into<Arc<str>>, port: u16) -> Self {
         self.server = Some((address.into(), port));
         self
+    }
+
+    /// What the duration of a call is told by.
+    fn measured(&self, path: &str) -> Vec<KeyValue> {
+        let mut attributes = Vec::with_capacity(6);
+        attributes.extend([
+            KeyValue::new("rpc.system.name", "grpc"),
+            KeyValue::new("rpc.method", path.trim_start_matches('/').to_owned()),
+        ]);
+        if let Some((address, port)) = &self.server {
+            attributes.extend([
+                KeyValue::new("server.address", address.clone()),
+                KeyValue::new("server.port", i64::from(*port)),
+            ]);
+        }
+        attributes
     }
 
     fn span(&self, path: &str) -> Span {
@@ -137,13 +158,15 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let span = self.layer.span(request.uri().path());
+        let measured = metrics::is_enabled().then(|| self.layer.measured(request.uri().path()));
         inject(&span, request.headers_mut());
+        let measured = measured.map(|attributes| (Instant::now(), attributes));
         let answer = self.inner.call(request);
-        if span.is_disabled() {
+        if span.is_disabled() && measured.is_none() {
             return Box::pin(async move { Ok(answer.await?.map(Body::new)) });
         }
         Box::pin(async move {
-            let mut call = Call::new(span);
+            let mut call = Call::new(span, measured);
             let response = match answer.instrument(call.span.clone()).await {
                 Ok(response) => response,
                 Err(error) => {
@@ -173,10 +196,11 @@ fn inject(span: &Span, headers: &mut HeaderMap) {
 // === impl Call ===
 
 impl Call {
-    fn new(span: Span) -> Self {
+    fn new(span: Span, measured: Option<(Instant, Vec<KeyValue>)>) -> Self {
         Self {
             span,
             answered: false,
+            measured,
         }
     }
 
@@ -195,7 +219,23 @@ impl Call {
             self.span.record("error.type", name);
             self.span.record("otel.status_code", "ERROR");
         }
+        let Some((begun, mut attributes)) = self.measured.take() else {
+            return;
+        };
+        attributes.push(KeyValue::new("rpc.response.status_code", name));
+        if code != Code::Ok {
+            attributes.push(KeyValue::new("error.type", name));
+        }
+        duration().record(begun.elapsed().as_secs_f64(), &attributes);
     }
+}
+
+fn duration() -> &'static Histogram<f64> {
+    static DURATION: OnceLock<Histogram<f64>> = OnceLock::new();
+    DURATION.get_or_init(|| {
+        let about = "How long calls of other services by gRPC take, to the end of their answer.";
+        metrics::server_duration("rpc.client.call.duration", about)
+    })
 }
 
 impl Companion for Call {

@@ -31,6 +31,7 @@ use tracing_subscriber::{
 };
 
 use super::Format;
+use crate::trace;
 
 /// The target of events that come from the crate `log`, and the field with the true one.
 const LOG_TARGET: &str = "log";
@@ -54,6 +55,9 @@ struct JsonLine<'e> {
     message: String,
     #[serde(skip_serializing_if = "Map::is_empty")]
     fields: Map<String, Value>,
+    /// The subscription and the message that it was written for.
+    #[serde(flatten)]
+    about: Map<String, Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -84,6 +88,7 @@ impl Lines {
         service: String,
         version: Option<String>,
     ) -> Self {
+        trace::want();
         Self {
             format,
             writer,
@@ -103,6 +108,11 @@ impl Lines {
         }
         write!(line, "{}: ", target(event))?;
         DefaultFields::new().format_fields(Writer::new(line), event)?;
+        let mut told = Ok(());
+        trace::tell(&mut |name, value| {
+            told = told.and_then(|()| write!(line, " {name}={value}"));
+        });
+        told?;
         if let Some(span) = current() {
             let (trace_id, span_id) = (span.trace_id(), span.span_id());
             write!(line, " trace_id={trace_id} span_id={span_id}")?;
@@ -115,6 +125,10 @@ impl Lines {
         SystemTime.format_time(&mut Writer::new(&mut timestamp))?;
         let mut fields = JsonFields::default();
         event.record(&mut fields);
+        let mut about = Map::new();
+        trace::tell(&mut |name, value| {
+            about.insert(name.to_owned(), value.into());
+        });
         let span = current();
         let object = JsonLine {
             timestamp: &timestamp,
@@ -122,6 +136,7 @@ impl Lines {
             target: &target(event),
             message: fields.message,
             fields: fields.fields,
+            about,
             trace_id: span.as_ref().map(|span| span.trace_id().to_string()),
             span_id: span.as_ref().map(|span| span.span_id().to_string()),
             service: &self.service,

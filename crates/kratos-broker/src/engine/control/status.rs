@@ -275,7 +275,7 @@ impl Watched {
 
 /// `server:topic:group`, with what a URL's path takes as it is; subscriptions with filters have more
 /// to be told apart by.
-fn id(server: &str, topic: &Topic, group: &Group, filter: &str) -> String {
+pub(crate) fn id(server: &str, topic: &Topic, group: &Group, filter: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     let safe = |text: &str| -> String {
         text.chars()
