@@ -195,13 +195,15 @@ fn receive(origin: &Origin) -> Option<Span> {
     (!span.is_disabled()).then_some(span)
 }
 
-/// By the flags of its `traceparent`, without a look at the rest.
 fn may_be_sampled(delivery: &Delivery) -> bool {
-    let flags = |parent: &str| parent.trim_end().as_bytes().get(54).copied();
     let parent = delivery.headers().get(trace::TRACEPARENT);
-    parent
-        .and_then(flags)
-        .is_some_and(|digit| b"13579bdf".contains(&digit))
+    parent.is_some_and(is_flagged)
+}
+
+/// By the flags of a `traceparent`, without a look at the rest.
+fn is_flagged(parent: &str) -> bool {
+    let flags = parent.trim().as_bytes().get(54);
+    flags.is_some_and(|digit| b"13579bdf".contains(digit))
 }
 
 // === impl Receiving ===
@@ -413,4 +415,22 @@ fn describe(desk: &dyn Desk, delivery: Option<&Delivery>, span: &Span) {
 /// Not as an unsigned number, which becomes text.
 fn count(of: usize) -> i64 {
     i64::try_from(of).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_flagged;
+
+    #[test]
+    fn white_space_around_a_parent_hides_no_flag() {
+        let parent =
+            |flags| format!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{flags}");
+        for (flags, sampled) in [("01", true), ("03", true), ("00", false), ("02", false)] {
+            let parent = parent(flags);
+            for written in [parent.clone(), format!(" {parent}"), format!("{parent}\t ")] {
+                assert_eq!(is_flagged(&written), sampled, "{written:?}");
+            }
+        }
+        assert!(!is_flagged("00-1"));
+    }
 }
