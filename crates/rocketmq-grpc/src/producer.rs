@@ -5,6 +5,7 @@ mod config;
 mod queue;
 mod recall;
 mod send;
+mod shared;
 mod transaction;
 
 use std::{

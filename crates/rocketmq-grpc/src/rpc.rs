@@ -16,7 +16,7 @@ use crate::{
 pub(crate) type Stub = MessagingServiceClient<Channel>;
 
 /// Bodies may have 4 MiB, properties come on top, and servers can be told to take more.
-const MESSAGE_BYTES_MAX: usize = 192 << 20;
+pub(crate) const MESSAGE_BYTES_MAX: usize = 192 << 20;
 
 /// A connection as one producer or consumer uses it.
 #[derive(Debug, Clone)]

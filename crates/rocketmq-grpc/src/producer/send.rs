@@ -7,7 +7,7 @@ use std::{
 
 use rocketmq_proto::v2 as pb;
 
-use super::{Inner, queue};
+use super::{Inner, queue, shared};
 use crate::{
     Endpoints, Error, Message, convert,
     error::At,
@@ -25,7 +25,8 @@ pub(super) struct Parcel {
     topic: String,
     message_type: pb::MessageType,
     group: Option<String>,
-    messages: Vec<pb::Message>,
+    /// One for all attempts.
+    request: Arc<pb::SendMessageRequest>,
 }
 
 /// What the server says of a parcel that it has stored.
@@ -55,7 +56,7 @@ impl Inner {
             topic: message.topic.clone(),
             message_type,
             group: message.message_group().map(str::to_owned),
-            messages: vec![packed],
+            request: request(vec![packed]),
         })
     }
 
@@ -83,7 +84,7 @@ impl Inner {
             topic: topic.to_owned(),
             message_type,
             group: None,
-            messages: packed,
+            request: request(packed),
         })
     }
 
@@ -176,14 +177,13 @@ impl Inner {
     async fn attempt(&self, parcel: &mut Parcel, endpoints: &Endpoints) -> Result<Stored, Error> {
         let rpc = self.instance.rpc(endpoints)?;
         let born_at = convert::proto_time(SystemTime::now());
-        for message in &mut parcel.messages {
+        // A copy, if the attempt before is not quite gone yet.
+        for message in &mut Arc::make_mut(&mut parcel.request).messages {
             if let Some(system) = &mut message.system_properties {
                 system.born_timestamp = Some(born_at);
             }
         }
-        let request = pb::SendMessageRequest {
-            messages: parcel.messages.clone(),
-        };
+        let request = parcel.request.clone();
         let subject = Subject {
             topic: Some(&parcel.topic),
             group: None,
@@ -195,7 +195,7 @@ impl Inner {
                 subject,
                 request,
                 timeout,
-                |mut stub, rq| async move { stub.send_message(rq).await },
+                |_, rq| shared::send_message(rpc.connection.channel(), rq),
             )
             .await?;
         let at = || rpc.at("send", subject, id);
@@ -219,8 +219,8 @@ impl Inner {
             None => {}
         }
         // Apache's proxy has one entry for a whole batch, others have one for each message.
-        if entries.len() != 1 && entries.len() != parcel.messages.len() {
-            let (entries, messages) = (entries.len(), parcel.messages.len());
+        if entries.len() != 1 && entries.len() != parcel.request.messages.len() {
+            let (entries, messages) = (entries.len(), parcel.request.messages.len());
             let what = format!("the answer has {entries} entries for {messages} messages");
             return Err(Error::protocol(what, at()));
         }
@@ -286,4 +286,8 @@ impl Inner {
             .after_attempt(attempt)
             .min(RETRY_DELAY_MAX)
     }
+}
+
+fn request(messages: Vec<pb::Message>) -> Arc<pb::SendMessageRequest> {
+    Arc::new(pb::SendMessageRequest { messages })
 }
