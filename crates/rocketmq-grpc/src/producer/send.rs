@@ -190,13 +190,9 @@ impl Inner {
         };
         let timeout = self.instance.request_timeout();
         let (answer, id) = rpc
-            .call_any(
-                "send",
-                subject,
-                request,
-                timeout,
-                |_, rq| shared::send_message(rpc.connection.channel(), rq),
-            )
+            .call_any("send", subject, request, timeout, |_, rq| {
+                shared::send_message(rpc.connection.channel(), rq)
+            })
             .await?;
         let at = || rpc.at("send", subject, id);
         let entries = &answer.entries;
