@@ -8,7 +8,7 @@ use opentelemetry::{
 };
 use opentelemetry_sdk::trace::{InMemorySpanExporter, Sampler, SdkTracerProvider, SpanData};
 use tokio::time::{Instant, sleep};
-use tracing::{Dispatch, Level, dispatcher::DefaultGuard};
+use tracing::{Dispatch, Level, dispatcher::DefaultGuard, subscriber::NoSubscriber};
 use tracing_subscriber::{Layer, filter::filter_fn, layer::SubscriberExt};
 
 use super::{RecordedLink, RecordedSpan, Spans, follow};
@@ -30,6 +30,10 @@ pub struct Recorder {
 impl Recorder {
     /// Records what happens on this thread: all of a test whose runtime is `current_thread`.
     pub fn of_thread() -> Self {
+        // With one subscriber in the process, tracing asks only the thread that comes to a span's
+        // place in the code first whether it is recorded, for good: another test's would say no.
+        static SECOND: OnceLock<Dispatch> = OnceLock::new();
+        SECOND.get_or_init(|| Dispatch::new(NoSubscriber::default()));
         let (exporter, dispatch) = subscriber();
         let guard = tracing::dispatcher::set_default(&dispatch);
         Self {

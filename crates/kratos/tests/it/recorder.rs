@@ -59,3 +59,14 @@ fn the_spans_of_two_traces_are_no_way() {
     recorder.clear();
     assert!(recorder.spans().is_empty());
 }
+
+#[test]
+fn a_place_that_another_thread_has_come_to_first_is_recorded() {
+    fn place() {
+        info_span!("place").in_scope(|| {});
+    }
+    let recorder = Recorder::of_thread();
+    std::thread::spawn(place).join().unwrap();
+    place();
+    assert_eq!(recorder.spans().len(), 1);
+}
