@@ -29,6 +29,16 @@ impl Settlement {
             Self::HandBack => "hand_back",
         }
     }
+
+    /// Of these operations, from 0.
+    pub(crate) fn number(self) -> usize {
+        match self {
+            Self::Ack => 0,
+            Self::RetryAfter(_) => 1,
+            Self::DeadLetter => 2,
+            Self::HandBack => 3,
+        }
+    }
 }
 
 /// How a settlement went.

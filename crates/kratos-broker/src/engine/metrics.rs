@@ -2,14 +2,21 @@
 //! not measured here: `kratos::metrics` looks at the subscriptions themselves.
 
 use std::{
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
 
 use kratos::metrics::{self, BoundCounter, BoundHistogram, Counter, Histogram, KeyValue};
 
 use super::span::Origin;
-use crate::{Delivery, Error, Failure, Message, Result, dead_letter::Reason, driver::Driver};
+use crate::{
+    Delivery, Error, Failure, Message, Result,
+    dead_letter::Reason,
+    driver::{Driver, Settlement},
+};
+
+/// How many operations a settlement may be.
+pub(crate) const OPERATIONS: usize = 4;
 
 /// The instruments of this process.
 struct Instruments {
@@ -30,6 +37,14 @@ pub(crate) struct Metrics {
     consumed: BoundCounter<u64>,
     took: BoundHistogram<f64>,
     queued: BoundHistogram<f64>,
+}
+
+/// How long settlements of one topic take, by their operation.
+pub(crate) struct Settlements {
+    to: &'static Instruments,
+    origin: Arc<Origin>,
+    /// Of those that succeeded: their attributes are looked up once.
+    took: [OnceLock<BoundHistogram<f64>>; OPERATIONS],
 }
 
 /// A send that is measured.
@@ -59,7 +74,7 @@ fn instruments() -> Option<&'static Instruments> {
         operation: metrics::duration(
             &meter,
             "messaging.client.operation.duration",
-            "How long sends and receives take.",
+            "How long sends, receives and settlements take.",
         ),
         process: metrics::duration(
             &meter,
@@ -85,7 +100,7 @@ fn instruments() -> Option<&'static Instruments> {
 impl Metrics {
     pub(crate) fn new(origin: &Origin) -> Option<Self> {
         let to = instruments()?;
-        let process = origin.attributes("process");
+        let process = origin.attributes("process", "process");
         Some(Self {
             consumed: to.consumed.bind(&process),
             took: to.process.bind(&process),
@@ -131,11 +146,37 @@ pub(crate) fn received(origin: &Origin, took: Duration, error: Option<&Error>) {
     let Some(to) = instruments() else {
         return;
     };
-    let mut attributes = origin.attributes("receive");
+    let mut attributes = origin.attributes("receive", "receive");
     if let Some(error) = error {
         attributes.push(KeyValue::new("error.type", error.kind().as_str()));
     }
     to.operation.record(took.as_secs_f64(), &attributes);
+}
+
+// === impl Settlements ===
+
+impl Settlements {
+    pub(crate) fn new(origin: Arc<Origin>) -> Option<Self> {
+        Some(Self {
+            to: instruments()?,
+            origin,
+            took: Default::default(),
+        })
+    }
+
+    /// A settlement was answered.
+    pub(crate) fn ended(&self, how: Settlement, took: Duration, error: Option<&Error>) {
+        let attributes = || self.origin.attributes(how.operation(), "settle");
+        let seconds = took.as_secs_f64();
+        let Some(error) = error else {
+            let bound =
+                self.took[how.number()].get_or_init(|| self.to.operation.bind(&attributes()));
+            return bound.record(seconds);
+        };
+        let mut attributes = attributes();
+        attributes.push(KeyValue::new("error.type", error.kind().as_str()));
+        self.to.operation.record(seconds, &attributes);
+    }
 }
 
 // === impl Sending ===
@@ -169,11 +210,11 @@ impl Sending {
 }
 
 impl Origin {
-    fn attributes(&self, operation: &'static str) -> Vec<KeyValue> {
+    fn attributes(&self, operation: &'static str, operation_type: &'static str) -> Vec<KeyValue> {
         let mut attributes = vec![
             KeyValue::new("messaging.system", self.system),
             KeyValue::new("messaging.operation.name", operation),
-            KeyValue::new("messaging.operation.type", operation),
+            KeyValue::new("messaging.operation.type", operation_type),
             KeyValue::new("messaging.destination.name", self.topic.to_string()),
             KeyValue::new("messaging.consumer.group.name", self.group.to_string()),
         ];

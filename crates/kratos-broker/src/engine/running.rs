@@ -28,7 +28,7 @@ use super::{
     keeper,
     lane::{Desk, LaneSettings, Part},
     lanes::{LaneCount, Nursery, Parent},
-    metrics::Metrics,
+    metrics::{Metrics, Settlements},
     queue::Queue,
     span::Origin,
     switch::Switch,
@@ -154,17 +154,25 @@ impl<C: Consumer> Running<C> {
                     .collect()
             })
             .collect();
-        let table = Arc::new(table.with_parts(parts.clone()));
+        let origins: Vec<Arc<Origin>> = plan
+            .topics
+            .iter()
+            .map(|topic| {
+                let (group, name) = (plan.group.clone(), topic.topic.clone());
+                let origin = Origin::new(shared.system, shared.address.clone(), group, name);
+                Arc::new(origin)
+            })
+            .collect();
+        let measured = origins.iter().cloned().map(Settlements::new).collect();
+        let table = Arc::new(table.with_parts(parts.clone()).measured(measured));
         self.helpers.spawn(settlements(table.clone()));
         let (mut queues, mut intakes) = (Vec::new(), JoinSet::new());
         let stopped = CancellationToken::new();
         let one_topic = plan.topics.len() == 1;
-        for (number, (topic, parts)) in plan.topics.into_iter().zip(parts).enumerate() {
+        let topics = plan.topics.into_iter().zip(origins).zip(parts);
+        for (number, ((topic, origin), parts)) in topics.enumerate() {
             let hungry = Arc::new(Notify::new());
             let capacity = topic.limit().messages;
-            let (group, name) = (plan.group.clone(), topic.topic.clone());
-            let origin = Origin::new(shared.system, shared.address.clone(), group, name);
-            let origin = Arc::new(origin);
             let (mut routes, mut topics) = (Vec::new(), Vec::new());
             for ((subscription, lanes), counters) in topic.routes.into_iter().zip(&parts) {
                 let desk: Arc<dyn Desk> = table.clone();

@@ -5,6 +5,7 @@ mod desk;
 mod leases;
 mod load;
 mod places;
+mod probes;
 mod spans;
 
 use std::{
@@ -18,6 +19,7 @@ pub(crate) use self::{leases::Due, load::Limit, spans::Member};
 use self::{
     load::Load,
     places::{Entry, Phase, State, ticket},
+    probes::Probes,
     spans::Spans,
 };
 use super::{
@@ -25,6 +27,7 @@ use super::{
     counters::Counters,
     fatal::Fatal,
     lane::Desk,
+    metrics::Settlements,
     queue::Job,
     ticket::Ticket,
 };
@@ -47,6 +50,8 @@ pub(crate) struct Table<C: Consumer> {
     fatal: Arc<Fatal>,
     /// Of settlements that are not confirmed.
     spans: Spans,
+    /// How long they take; `None` while nobody reads metrics.
+    probes: Option<Probes>,
 }
 
 // === impl Table ===
@@ -78,7 +83,14 @@ impl<C: Consumer> Table<C> {
             freed: Notify::new(),
             fatal,
             spans: Spans::default(),
+            probes: None,
         }
+    }
+
+    /// Measures settlements, by topic; `None` while nobody reads metrics.
+    pub(crate) fn measured(mut self, topics: Option<Vec<Settlements>>) -> Self {
+        self.probes = topics.map(Probes::new);
+        self
     }
 
     /// Counts for each subscription, by topic and route.
@@ -178,6 +190,10 @@ impl<C: Consumer> Table<C> {
     /// The driver has answered settlements.
     pub(crate) fn settled(&self, answers: Vec<Settled>) {
         self.spans.answered(&answers);
+        if let Some(probes) = &self.probes {
+            let topic = |ticket| self.lock().entry(ticket).map(|entry| entry.topic);
+            probes.answered(&answers, topic);
+        }
         let mut state = self.lock();
         let (mut lost, mut refused, mut confirmed) = (Vec::new(), Vec::new(), 0);
         for Settled { ticket, result } in answers {
@@ -277,6 +293,9 @@ impl<C: Consumer> Table<C> {
 
     /// The driver takes over. `room`: the intake has what it waits for.
     fn hand_over(&self, ticket: Ticket, lease: C::Lease, how: Settlement, room: bool) {
+        if let Some(probes) = &self.probes {
+            probes.begin(ticket, how);
+        }
         self.consumer.settle(ticket, lease, how);
         if room {
             self.freed.notify_waiters();

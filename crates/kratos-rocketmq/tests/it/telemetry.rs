@@ -379,6 +379,7 @@ async fn m1_metrics_have_the_names_units_and_attributes_of_the_conventions() {
     // Servers count a call when its answer is gone, which the caller may have seen before.
     let counted = [
         &handled,
+        "messaging_operation_name=\"ack\"",
         "http_server_request_duration_seconds_count{",
         "rpc_server_call_duration_seconds_count{",
         "rpc_client_call_duration_seconds_count{",
@@ -410,6 +411,16 @@ async fn m1_metrics_have_the_names_units_and_attributes_of_the_conventions() {
         (
             "messaging_client_operation_duration_seconds_count",
             vec!["messaging_operation_name=\"receive\"", system, topic, group],
+        ),
+        (
+            "messaging_client_operation_duration_seconds_count",
+            vec![
+                "messaging_operation_name=\"ack\"",
+                "messaging_operation_type=\"settle\"",
+                system,
+                topic,
+                group,
+            ],
         ),
         (
             "messaging_process_duration_seconds_bucket",
