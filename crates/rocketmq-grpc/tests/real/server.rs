@@ -24,6 +24,9 @@ pub(crate) struct Place {
     pub(crate) group: String,
 }
 
+/// How long a first poll takes to arrive, on a busy machine too.
+const POLLED_FOR: Duration = Duration::from_secs(2);
+
 impl Place {
     /// A topic and a group of their own; `group` has options of a `GroupSpec`.
     pub(crate) fn new(group_options: &str) -> Self {
@@ -63,15 +66,12 @@ impl Place {
         until_known(async || self.client.consumer(config()).await).await
     }
 
-    /// A consumer that polls already, so that it sees all that is sent from now on.
+    /// A consumer that polls already, so that it sees all that is sent from now on: a group that is new
+    /// begins at the end that its first poll finds.
     pub(crate) async fn consumer(&self, lease: Duration) -> Consumer {
         let consumer = self.consumer_of_rest(lease).await;
         let polled = consumer.receive(&self.topic, 32);
-        assert!(
-            tokio::time::timeout(Duration::from_millis(500), polled)
-                .await
-                .is_err()
-        );
+        assert!(tokio::time::timeout(POLLED_FOR, polled).await.is_err());
         consumer
     }
 
