@@ -174,6 +174,7 @@ impl Drop for OwnGroup {
             let (admin, name) = (admin.clone(), self.name.clone());
             runtime.spawn(async move {
                 if let Err(error) = admin.delete_group(&name).await {
+                    let error = kratos::error_chain(&error);
                     tracing::warn!(group = name, %error, "could not remove the group of a broadcast");
                 }
                 release(&name);

@@ -1,5 +1,6 @@
 //! The one error of this crate: opaque, with questions instead of variants.
 
+mod chain;
 mod code;
 mod hint;
 mod make;
@@ -7,6 +8,8 @@ mod make;
 use std::{error::Error as StdError, fmt, sync::Arc};
 
 use rocketmq_proto::v2::Code;
+
+pub(crate) use self::chain::chain;
 
 /// Result of this crate's operations.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -21,6 +21,7 @@ use tracing::{debug, info, warn};
 use crate::{
     Error,
     backoff::Backoff,
+    error::chain,
     instance::{Instance, OrphanCheck},
     rpc::{Rpc, Subject},
 };
@@ -176,9 +177,9 @@ impl Session {
             let endpoint = self.endpoint();
             let retry_in_ms = delay.as_millis();
             if std::mem::take(&mut lasting) {
-                warn!(endpoint, error = %error, retry_in_ms, "session lost");
+                warn!(endpoint, error = %chain(&error), retry_in_ms, "session lost");
             } else {
-                debug!(endpoint, error = %error, retry_in_ms, "session not established");
+                debug!(endpoint, error = %chain(&error), retry_in_ms, "session not established");
             }
             self.health.send_replace(Health::Broken(error));
             if self

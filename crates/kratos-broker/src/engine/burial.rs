@@ -257,6 +257,7 @@ impl Burials {
 
     fn trouble(&self, burial: &Burial, error: &Error) {
         let topic = burial.grave.letter.topic();
+        let error = kratos::error_chain(error);
         let reason = format!("cannot publish dead letters to topic {topic}: {error}");
         self.health.troubled(&self.part(), reason, false);
     }
@@ -268,24 +269,22 @@ impl Burials {
 }
 
 fn log(burial: &Burial, error: &Error, what: &'static str) {
-    let source = std::error::Error::source(error).map(ToString::to_string);
     tracing::warn!(
         topic = %burial.job.delivery.topic,
         message.id = %burial.job.delivery.id,
         dead_letter.topic = %burial.grave.letter.topic(),
-        %error, source,
+        error = %kratos::error_chain(error),
         "dead letter not published: {what}",
     );
 }
 
 /// A letter that the topic will never take, and no broker that could move it: somebody must look.
 fn refused_for_good(burial: &Burial, error: &Error) {
-    let source = std::error::Error::source(error).map(ToString::to_string);
     tracing::error!(
         topic = %burial.job.delivery.topic,
         message.id = %burial.job.delivery.id,
         dead_letter.topic = %burial.grave.letter.topic(),
-        %error, source,
+        error = %kratos::error_chain(error),
         "dead letter refused for good, and the broker has no place for it: it comes again and again",
     );
 }

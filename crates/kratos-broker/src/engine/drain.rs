@@ -259,7 +259,9 @@ async fn close<C: Consumer>(table: Arc<Table<C>>, by: Instant) {
     };
     match timeout_at(by, consumer.close(by)).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!(%error, "could not leave the group"),
+        Ok(Err(error)) => {
+            tracing::warn!(error = %kratos::error_chain(&error), "could not leave the group");
+        }
         Err(_) => tracing::warn!("could not leave the group in time"),
     }
 }

@@ -307,11 +307,11 @@ impl<C: Consumer> Intake<C> {
 
     fn failed(&self, error: &Error, logged: &mut Option<Instant>) {
         self.counters.receive_failed();
+        let error = kratos::error_chain(error);
         let reason = format!("cannot receive from topic {}: {error}", self.topic);
         if logged.is_none_or(|at| at.elapsed() >= LOG_EVERY) {
             *logged = Some(Instant::now());
-            let source = std::error::Error::source(error).map(ToString::to_string);
-            tracing::warn!(topic = %self.topic, %error, source, "cannot receive, will try again");
+            tracing::warn!(topic = %self.topic, %error, "cannot receive, will try again");
         }
         self.health
             .troubled(&receive_part(&self.topic), reason, false);

@@ -74,6 +74,7 @@ fn returned<C: Consumer>(table: &Table<C>, due: Due<C::Lease>, result: Result<In
         Ok(expires_at) => table.extended(due, Some(expires_at)),
         Err(error) if error.is_lease_lost() => table.lost(due.ticket),
         Err(error) => {
+            let error = kratos::error_chain(&error);
             tracing::debug!(%error, "could not extend a lease, will try again");
             table.extended(due, None);
         }

@@ -219,7 +219,8 @@ impl<C: Consumer> Table<C> {
         for (delivery, error) in refused {
             self.counters.refused();
             tracing::warn!(
-                topic = %delivery.topic, message.id = %delivery.id, %error,
+                topic = %delivery.topic, message.id = %delivery.id,
+                error = %kratos::error_chain(&error),
                 "settlement given up, the message may come again",
             );
         }

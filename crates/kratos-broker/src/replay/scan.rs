@@ -353,6 +353,7 @@ impl<'r, D: Driver> Scan<'r, D> {
 
     async fn close(self) {
         if let Err(error) = self.consumer.close(from_now(SETTLE_TIMEOUT)).await {
+            let error = kratos::error_chain(&error);
             tracing::warn!(%error, group = %self.replay.reader, "the reader has not left its group");
         }
     }

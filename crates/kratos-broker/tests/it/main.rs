@@ -21,6 +21,7 @@ mod lanes;
 mod layers;
 mod leases;
 mod letters;
+mod logs;
 mod odd;
 mod publishers;
 mod refusal;

@@ -11,7 +11,7 @@ use tokio::{
 
 use super::look::LOOKS_MAX;
 use crate::{
-    BoundServer, Error, Result, Shutdown, ShutdownTrigger,
+    BoundServer, Error, Result, Shutdown, ShutdownTrigger, error_chain,
     net::{Bound, Hint, Limits, Protocol, WhenFull, listen},
 };
 
@@ -90,7 +90,10 @@ impl Thread {
     pub(super) async fn stop(&mut self) {
         self.stop.request(Instant::now() + DRAIN);
         match timeout(DRAIN + END, &mut self.ended).await {
-            Ok(Ok(Err(error))) => tracing::debug!(%error, "answers of the admin server were cut"),
+            Ok(Ok(Err(error))) => {
+                let error = error_chain(&error);
+                tracing::debug!(%error, "answers of the admin server were cut");
+            }
             Ok(_) => {}
             Err(_) => tracing::debug!("the admin server's thread ends later"),
         }

@@ -27,7 +27,7 @@ use super::{
     greeting::Greeted,
     in_flight::{Guard, InFlight},
 };
-use crate::Shutdown;
+use crate::{Shutdown, error_chain};
 
 /// How long an HTTP/1 connection may send one more request once the stop has begun: its client may
 /// be writing it.
@@ -102,7 +102,7 @@ pub(super) async fn serve(
                 };
                 serve_requests(connections, stream, caller, activity, shutdown).await;
             }
-            Err(error) => debug!(%peer, %error, "a handshake failed"),
+            Err(error) => debug!(%peer, error = %error_chain(&error), "a handshake failed"),
         }
         return;
     }
@@ -187,7 +187,7 @@ async fn answer(
 
 fn log(peer: SocketAddr, ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {
     if let Err(error) = ended {
-        debug!(%peer, %error, "a connection broke");
+        debug!(%peer, error = %error_chain(&*error), "a connection broke");
     }
 }
 

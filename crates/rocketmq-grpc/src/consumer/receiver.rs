@@ -28,6 +28,7 @@ use crate::{
     Error,
     backoff::{Backoff, jitter},
     convert,
+    error::chain,
     instance::Instance,
     route::Broker,
     rpc::{Rpc, Subject},
@@ -275,7 +276,7 @@ impl Source {
         debug!(
             topic = %self.intake.topic,
             group = self.group,
-            error = %error,
+            error = %chain(&error),
             retry_in_ms = delay.as_millis(),
             "receive failed"
         );

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::{Credentials, Provider};
-use crate::{BoxError, Error};
+use crate::{BoxError, Error, error::chain};
 
 const SESSION_TOKEN: HeaderName = HeaderName::from_static("x-mq-session-token");
 /// The provider is not asked more often than that, whoever is refused.
@@ -98,7 +98,7 @@ impl Signer {
         match answer {
             Ok(changed) => changed,
             Err(error) => {
-                warn!(error = %error, "no other credentials, those in use stay in use");
+                warn!(error = %chain(&error), "no other credentials, those in use stay in use");
                 false
             }
         }

@@ -8,7 +8,10 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::Instance;
-use crate::rpc::{Rpc, Subject};
+use crate::{
+    error::chain,
+    rpc::{Rpc, Subject},
+};
 
 /// How long a good-bye may take when the deadline is further away.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -71,7 +74,7 @@ impl Instance {
             |mut stub, rq| async move { stub.notify_client_termination(rq).await },
         );
         if let Err(error) = call.await {
-            debug!(error = %error, "the server did not take the good-bye");
+            debug!(error = %chain(&error), "the server did not take the good-bye");
         }
     }
 }

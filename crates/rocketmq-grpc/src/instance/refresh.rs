@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{Instance, routes::Topic};
-use crate::Endpoints;
+use crate::{Endpoints, error::chain};
 
 /// How long the session with a broker that left all routes is kept: leases from it are settled.
 const SESSION_LINGER: Duration = Duration::from_secs(300);
@@ -38,7 +38,8 @@ impl Instance {
         match self.query_route(name).await {
             Ok(route) => {
                 if let Err(error) = self.sessions_of(&route) {
-                    warn!(topic = name, error = %error, "the route names endpoints that cannot be used");
+                    let error = chain(&error);
+                    warn!(topic = name, %error, "the route names endpoints that cannot be used");
                     return;
                 }
                 topic.found(Arc::new(route));
@@ -48,7 +49,9 @@ impl Instance {
                     warn!(topic = name, "the topic is gone");
                 }
             }
-            Err(error) => debug!(topic = name, error = %error, "the route was not refreshed"),
+            Err(error) => {
+                debug!(topic = name, error = %chain(&error), "the route was not refreshed");
+            }
         }
     }
 

@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     Error, MessageView,
+    error::chain,
     instance::{Instance, OrphanCheck},
     message::decode,
 };
@@ -165,7 +166,8 @@ impl Desk {
         let message = match seen {
             Ok(message) => message,
             Err(error) => {
-                warn!(transaction_id, error = %error, "a message in a transaction is damaged");
+                let error = chain(&error);
+                warn!(transaction_id, %error, "a message in a transaction is damaged");
                 return;
             }
         };
@@ -189,8 +191,8 @@ impl Desk {
             Ok(()) => debug!(%topic, message_id, ?resolution, "an orphaned transaction is ended"),
             Err(error) => {
                 open.quiet_for(QUIET_AFTER_CHECK);
-                let error = &error as &dyn std::error::Error;
-                debug!(%topic, message_id, error, "an orphaned transaction was not ended");
+                let error = chain(&error);
+                debug!(%topic, message_id, %error, "an orphaned transaction was not ended");
             }
         }
     }

@@ -9,7 +9,7 @@ use tokio::{
 use tracing::warn;
 
 use super::{Shared, each, orderly};
-use crate::{BatchPlace, Consumer, Error, Lease, MessageView, spans::Within};
+use crate::{BatchPlace, Consumer, Error, Lease, MessageView, error::chain, spans::Within};
 
 /// After a receive that the server refused, beside the consumer's own growing delays.
 const REFUSED_DELAY: Duration = Duration::from_millis(100);
@@ -66,7 +66,7 @@ where
                     }
                     Err(error) if error.is_closed() => break,
                     Err(error) => {
-                        warn!(topic = this.topic, error = %error, "receive refused");
+                        warn!(topic = this.topic, error = %chain(&error), "receive refused");
                         tokio::time::sleep(REFUSED_DELAY).await;
                     }
                 },
@@ -108,7 +108,7 @@ where
     /// What became of a message is known; a failure on the way out is told by the stop.
     pub(super) fn settled(&self, message_id: &str, settled: &Result<(), Error>) {
         if let Err(error) = settled {
-            warn!(message_id, error = %error, "not settled");
+            warn!(message_id, error = %chain(error), "not settled");
         }
         if settled.is_ok() || !self.shared.stopping.is_cancelled() {
             self.shared.open().remove(message_id);
@@ -126,7 +126,7 @@ impl<E: Display> Running<E> {
     pub(super) async fn failure(&mut self) -> Option<String> {
         match (&mut self.task).await {
             Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(error.to_string()),
+            Ok(Err(error)) => Some(format!("{error:#}")),
             Err(panic) => Some(panic.to_string()),
         }
     }

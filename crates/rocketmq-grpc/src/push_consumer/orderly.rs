@@ -18,7 +18,7 @@ use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tracing::warn;
 
 use super::intake::Loop;
-use crate::{Consumer, Error, Lease, MessageView, Settlement};
+use crate::{Consumer, Error, Lease, MessageView, Settlement, error::chain};
 
 /// Attempts in this process.
 const ATTEMPTS_MAX: u32 = 3;
@@ -66,7 +66,8 @@ where
             () = tokio::time::sleep_until(extend_at) => {
                 let extended = extend(&of.consumer, &mut held, of.extend_by).await;
                 if let Err(error) = extended {
-                    warn!(topic = of.topic, error = %error, "leases are lost, their handlers are dropped");
+                    let error = chain(&error);
+                    warn!(topic = of.topic, %error, "leases are lost, their handlers are dropped");
                     break;
                 }
             }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::Session;
-use crate::{Error, instance::Instance, rpc::Subject};
+use crate::{Error, error::chain, instance::Instance, rpc::Subject};
 
 /// Unanswered heartbeats in a row after which a connection counts as dead.
 const LOST_MAX: u32 = 2;
@@ -45,7 +45,7 @@ pub(super) async fn run(session: Arc<Session>, instance: Arc<Instance>) {
             }
             Some(Err(error)) => {
                 lost = 0;
-                debug!(endpoint = session.endpoint(), error = %error, "heartbeat refused");
+                debug!(endpoint = session.endpoint(), error = %chain(&error), "heartbeat refused");
                 instance.react(session.rpc.connection.endpoints(), &error);
             }
         }

@@ -12,6 +12,7 @@ mod fuzz;
 mod interceptor;
 mod kinds;
 mod link;
+mod logs;
 mod outage;
 mod producer;
 mod push;

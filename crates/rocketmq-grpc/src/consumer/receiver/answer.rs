@@ -21,7 +21,7 @@ use super::{Outcome, Source};
 use crate::{
     Error, Lease, MessageView, Settlement,
     consumer::{batch::Batch, inbox::Credit},
-    error::At,
+    error::{At, chain},
     message::decode,
     rpc::{Rpc, check},
 };
@@ -189,7 +189,7 @@ impl<'a> Answer<'a> {
                     topic = %topic,
                     message_id = view.id,
                     attempt = view.attempt,
-                    error = %error,
+                    error = %chain(&error),
                     "a message is damaged"
                 );
                 discard = Some(self.of_damaged(view.attempt));

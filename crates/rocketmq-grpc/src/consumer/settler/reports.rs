@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tracing::debug;
 
 use super::{Job, Reply};
-use crate::{Error, Settled, interceptor::Interceptors};
+use crate::{Error, Settled, error::chain, interceptor::Interceptors};
 
 /// Reports that wait for [`Reports::take`]; beyond, the oldest is forgotten.
 const REPORTS_MAX: usize = 65_536;
@@ -28,7 +28,8 @@ impl Reports {
     pub(super) fn answer(&self, job: Job, result: Result<(), Error>, interceptors: &Interceptors) {
         if let Err(error) = &result {
             self.refused.fetch_add(1, Ordering::Relaxed);
-            debug!(message_id = job.grip.message_id, how = ?job.how, error = %error, "not settled");
+            let (message_id, error) = (&job.grip.message_id, chain(error));
+            debug!(message_id, how = ?job.how, %error, "not settled");
         }
         if matches!(job.reply, Reply::Nobody) {
             return;
