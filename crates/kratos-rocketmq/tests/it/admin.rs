@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use kratos::{App, admin};
 use kratos_broker::{AnyError, Disposition, Message, Subscription};
 use kratos_rocketmq::{Client, Server};
-use rocketmq_devbroker::{DevBroker, GroupConfig, TopicType};
+use rocketmq_devbroker::{DevBroker, GroupConfig};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::site::{GROUP, PATIENCE, Running, TOPIC, eventually};
+use crate::site::{self, GROUP, PATIENCE, Running, TOPIC, eventually};
 
 const LETTERS: &str = "/dead-letters/rocketmq:orders:billing";
 
@@ -29,12 +29,7 @@ impl Site {
         async fn fail() -> Result<(), AnyError> {
             Err(AnyError::msg("on purpose"))
         }
-        let broker = DevBroker::builder()
-            .strict(true)
-            .topic(TOPIC, TopicType::Normal)
-            .group(GROUP, GroupConfig::new())
-            .in_memory()
-            .unwrap();
+        let broker = site::broker();
         let client = Client::of(broker.clone());
         let subscription =
             Subscription::new(TOPIC, GROUP).classify(|_: &AnyError| Disposition::Poison);

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     io::{self, Write},
-    process::Command,
     sync::{Arc, Mutex},
 };
 
@@ -16,7 +15,7 @@ use kratos_broker::{Batch, BatchSettings, Bytes, Delivery, Driver, Message, Serv
 use kratos_rocketmq::Client;
 use serde_json::Value;
 
-use crate::site::{PATIENCE, Running, eventually, within};
+use crate::site::{self, PATIENCE, Running, eventually, within};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
@@ -47,29 +46,13 @@ impl Log {
     }
 }
 
-/// The name of the test below, which runs itself, and how it knows.
-const CHILD: &str = "logs::what_a_handler_logs_says_of_which_subscription_message_and_trace";
-const IS_CHILD: &str = "KRATOS_TEST_LOGS";
-
 /// Whatever becomes of a message's trace, what its handler logs says which message it was. In a
 /// process of its own: subscribers of other threads would change what is enabled meanwhile.
 #[test]
 fn what_a_handler_logs_says_of_which_subscription_message_and_trace() {
-    if std::env::var_os(IS_CHILD).is_some() {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build();
-        return runtime.unwrap().block_on(log_and_look());
-    }
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", CHILD])
-        .env(IS_CHILD, "1")
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&child.stdout);
-    assert!(
-        child.status.success() && told.contains("1 passed"),
-        "{told}"
+    site::alone(
+        "logs::what_a_handler_logs_says_of_which_subscription_message_and_trace",
+        log_and_look,
     );
 }
 

@@ -11,6 +11,7 @@ mod kratos_transport;
 mod lag;
 mod laws;
 mod logs;
+mod metrics;
 mod ordered;
 mod outbox;
 mod reports;

@@ -1,6 +1,6 @@
 //! An App on a dev broker in memory, with signals sent by hand.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{env, future::Future, process::Command, sync::Arc, time::Duration};
 
 use kratos::{App, Phase, SignalSender, Signals};
 use kratos_broker::{Message, MessageId};
@@ -39,12 +39,7 @@ pub(crate) struct Gate {
 
 impl Site {
     pub(crate) fn new() -> Self {
-        let broker = DevBroker::builder()
-            .strict(true)
-            .topic(TOPIC, TopicType::Normal)
-            .group(GROUP, GroupConfig::new())
-            .in_memory()
-            .unwrap();
+        let broker = broker();
         let client = Client::of(broker.clone());
         Self { broker, client }
     }
@@ -144,6 +139,16 @@ impl Gate {
     }
 }
 
+/// A broker that knows the topic and the group, and makes no other.
+pub(crate) fn broker() -> DevBroker {
+    DevBroker::builder()
+        .strict(true)
+        .topic(TOPIC, TopicType::Normal)
+        .group(GROUP, GroupConfig::new())
+        .in_memory()
+        .unwrap()
+}
+
 async fn wait(kratos_broker::State(gate): kratos_broker::State<Gate>) {
     gate.entered.add_permits(1);
     gate.open.acquire().await.unwrap().forget();
@@ -165,4 +170,26 @@ pub(crate) async fn within<T>(bound: Duration, future: impl Future<Output = T>) 
     timeout(bound, future)
         .await
         .unwrap_or_else(|_| panic!("not within {bound:?}"))
+}
+
+/// Runs `body` in a process of its own: this one again, with nothing but the test of this name, which
+/// calls this.
+pub(crate) fn alone<F: Future<Output = ()>>(test: &str, body: fn() -> F) {
+    const ALONE: &str = "KRATOS_TEST_ALONE";
+    if env::var_os(ALONE).is_some_and(|name| name == test) {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build();
+        return runtime.unwrap().block_on(body());
+    }
+    let child = Command::new(env::current_exe().unwrap())
+        .args(["--exact", test])
+        .env(ALONE, test)
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&child.stdout);
+    assert!(
+        child.status.success() && told.contains("1 passed"),
+        "{told}"
+    );
 }
