@@ -65,8 +65,8 @@ pub use self::{
     health::Health,
     info::AppInfo,
     live::{
-        Action, Answer, LastError, Live, Pulse, Refusal, SubscriptionKind, SubscriptionState,
-        SubscriptionStatus,
+        Action, Answer, HeldMessage, LastError, Live, Pulse, Refusal, SubscriptionKind,
+        SubscriptionState, SubscriptionStatus,
     },
     registry::{Instance, Registrar},
     resource::Resource,

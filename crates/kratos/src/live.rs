@@ -7,7 +7,7 @@ use std::{fmt, future::Future, pin::Pin};
 
 pub use self::{
     pulse::Pulse,
-    status::{LastError, SubscriptionKind, SubscriptionState, SubscriptionStatus},
+    status::{HeldMessage, LastError, SubscriptionKind, SubscriptionState, SubscriptionStatus},
 };
 
 /// What [`Live`] answers when it takes its time.

@@ -122,7 +122,7 @@ pub(crate) trait Desk: Send + Sync {
 }
 
 /// What is here of a subscription.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Holds {
     pub(crate) running: usize,
     /// For a lane, or for their next attempt.
@@ -131,6 +131,7 @@ pub(crate) struct Holds {
     pub(crate) burying: usize,
     /// When the first of them was received.
     pub(crate) since: Option<Instant>,
+    pub(crate) first: Option<Received>,
     /// When the oldest of them was published.
     pub(crate) oldest: Option<SystemTime>,
 }

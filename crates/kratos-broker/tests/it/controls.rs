@@ -15,6 +15,9 @@ use crate::support::{
     Log, failed, millis, publish, publish_numbers, secs, server, subscription, text, until,
 };
 
+/// Not sampled: what is recorded of an attempt is none of its business.
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00";
+
 #[tokio::test(start_paused = true)]
 async fn a_paused_subscription_starts_nothing_receives_no_more_and_keeps_its_leases() {
     let broker = Broker::new();
@@ -87,8 +90,11 @@ async fn a_snapshot_tells_what_runs_what_waits_and_what_failed_last() {
     let server = server(&broker, Router::new().subscribe_with(tagged, handler));
     let controls = server.controls();
     let started = Started::start(server).await;
+    let mut ids = Vec::new();
     for n in 0..10 {
-        publish(&broker, Message::new("t", n.to_string()).tag("a")).await;
+        let message = Message::new("t", n.to_string()).tag("a");
+        ids.push(publish(&broker, message.header("traceparent", TRACE)).await);
+        sleep(millis(1)).await;
     }
     until("it serves", || !controls.subscriptions().is_empty()).await;
     until("three run", || {
@@ -110,6 +116,9 @@ async fn a_snapshot_tells_what_runs_what_waits_and_what_failed_last() {
         "one is with the broker"
     );
     assert!(status_now.oldest_age.is_some() && status_now.oldest >= Some(millis(500)));
+    let oldest = status_now.oldest_message.unwrap();
+    assert_eq!(oldest.message_id, ids[1], "the first of those that run");
+    assert_eq!(oldest.trace_id.as_deref(), TRACE.get(3..35));
     let error = status_now.last_error.unwrap();
     assert_eq!(error.message, "on purpose");
     assert!(error.error_type.ends_with("AnyError"));

@@ -44,6 +44,8 @@ pub struct SubscriptionStatus {
     /// For how long the first of the messages that wait or run has been here.
     #[serde(rename = "oldest_ms", serialize_with = "maybe_millis")]
     pub oldest: Option<Duration>,
+    /// That message.
+    pub oldest_message: Option<HeldMessage>,
     /// How long ago the oldest of them was published, by the sender's wall clock.
     #[serde(rename = "oldest_age_ms", serialize_with = "maybe_millis")]
     pub oldest_age: Option<Duration>,
@@ -100,6 +102,16 @@ pub enum SubscriptionState {
     Stopped,
 }
 
+/// A message that waits or runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct HeldMessage {
+    /// The broker's id.
+    pub message_id: String,
+    /// The trace of its sender, if it says.
+    pub trace_id: Option<String>,
+}
+
 /// A failure of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -143,6 +155,7 @@ impl SubscriptionStatus {
             waiting: 0,
             dead_lettering: 0,
             oldest: None,
+            oldest_message: None,
             oldest_age: None,
             received: 0,
             handled: 0,
@@ -154,6 +167,19 @@ impl SubscriptionStatus {
             leases_extended: 0,
             lag: None,
             last_error: None,
+        }
+    }
+}
+
+// === impl HeldMessage ===
+
+impl HeldMessage {
+    /// A message of this id, without a trace.
+    #[must_use]
+    pub fn new(message_id: impl Into<String>) -> Self {
+        Self {
+            message_id: message_id.into(),
+            trace_id: None,
         }
     }
 }

@@ -6,12 +6,13 @@ use std::{
     time::SystemTime,
 };
 
-use kratos::{SubscriptionKind, SubscriptionState, SubscriptionStatus};
+use kratos::{HeldMessage, SubscriptionKind, SubscriptionState, SubscriptionStatus, trace};
 use tokio::time::Instant;
 
 use super::{Letters, Notes};
 use crate::{
     Group, Subscription, Topic,
+    delivery::Received,
     engine::{
         counters::Counters,
         health::HealthBoard,
@@ -199,6 +200,7 @@ impl Control {
         (status.in_flight, status.waiting) = (holds.running, holds.waiting);
         status.dead_lettering = holds.burying;
         status.oldest = holds.since.map(|since| since.elapsed());
+        status.oldest_message = holds.first.as_ref().map(held);
         status.oldest_age = holds.oldest.map(age);
         status.received = stats.received;
         status.handled = stats.handled;
@@ -271,6 +273,13 @@ impl Watched {
     fn desk(&self) -> Option<Arc<dyn Desk>> {
         self.desk.as_ref()?.upgrade()
     }
+}
+
+fn held(message: &Received) -> HeldMessage {
+    let mut held = HeldMessage::new(message.id.to_string());
+    let sender = trace::extract(|name| message.headers.get(name));
+    held.trace_id = sender.map(|sender| sender.trace_id().to_string());
+    held
 }
 
 /// `server:topic:group`, with what a URL's path takes as it is; subscriptions with filters have more

@@ -95,7 +95,7 @@ impl<C: Consumer> Desk for Table<C> {
     fn holds(&self, topic: usize, route: usize) -> Holds {
         let state = self.lock();
         let max_hold = state.loads[topic].max_hold();
-        let mut holds = Holds::default();
+        let (mut holds, mut first) = (Holds::default(), None);
         for entry in state.places.iter().filter_map(|place| place.entry.as_ref()) {
             if (entry.topic, entry.route) != (topic, route) {
                 continue;
@@ -107,9 +107,12 @@ impl<C: Consumer> Desk for Table<C> {
                 Phase::Decided(_) | Phase::Settling(_) => continue,
             }
             let (since, born) = (before(entry.held_until, max_hold), entry.delivery.born);
-            holds.since = [holds.since, since].into_iter().flatten().min();
+            if since.is_some() && (holds.since.is_none() || since < holds.since) {
+                (holds.since, first) = (since, Some(&entry.delivery));
+            }
             holds.oldest = [holds.oldest, born].into_iter().flatten().min();
         }
+        holds.first = first.cloned();
         holds
     }
 
