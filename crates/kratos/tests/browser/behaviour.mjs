@@ -171,7 +171,7 @@ export function behaviour(tools) {
 
     fake().posts.length = 0;
     fake().letters = () => [200, { dead_letters: [{ message_id: "01A2", age_ms: 90_000, attempts: 16, error_type: "decode", error: "<b>no</b>", trace_id: "4bf92f3577b34da6a3ce929d0e0e4736" }], complete: false }];
-    fake().answer = () => [200, { replayed: 2, failed: 0 }];
+    fake().answer = () => [200, { replayed: 2, unconfirmed: 0, died_again: 1, complete: false }];
     await page.click("#rows tr.row:nth-of-type(7) td.open button");
     await press("Dead letters…");
     await page.until(() => document.querySelector("dialog .letters"));
@@ -181,7 +181,7 @@ export function behaviour(tools) {
     await press("Replay");
     await page.until(() => !document.querySelector("dialog"));
     assert.deepEqual(fake().posts.map((p) => [p.path, p.body]), [["/dead-letters/4/replay", { at_most: 100 }]]);
-    assert.equal(await page.text("#say"), "Replayed: replayed 2, failed 0");
+    assert.equal(await page.text("#say"), "Sent back: 2. Died again: 1. There are more");
     await finished(page, /409/);
   });
 

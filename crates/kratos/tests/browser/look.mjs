@@ -79,6 +79,20 @@ export async function isReadable(page) {
 
 export const fitsFingers = (page) => check(page, "too small for a finger", tooSmall);
 
+/** Pictures of the whole page on a desk and on a phone, dark and light: `{path}-desktop-dark.png`. */
+export async function pictures(page, path) {
+  for (const [screen, width, height] of [["desktop", 1280, 900], ["phone", 360, 780]]) {
+    await page.size(width, height);
+    for (const theme of ["dark", "light"]) {
+      await page.media({ "prefers-color-scheme": theme });
+      await isReadable(page);
+      await page.screenshot(`${path}-${screen}-${theme}.png`);
+    }
+  }
+  await fitsFingers(page);
+  await page.size(1280, 900);
+}
+
 /** Nothing was asked of anybody but `origin`, and the browser complained of nothing. */
 export function isQuiet(page, origin, except = /^$/) {
   assert.deepEqual(page.requests.filter((url) => !url.startsWith(origin) && !url.startsWith("data:")), [], "asked elsewhere");

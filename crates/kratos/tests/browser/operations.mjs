@@ -104,6 +104,14 @@ export function operations(tools) {
     await finished(page);
   });
 
+  test("stuck, and the page opened late: since when, and the trace, at once", async () => {
+    const page = await watch((t) => states.stuck(t + 7_200_000), 4000);
+    assert.match(await page.text(".problem"), /^Slow\s+for 1 h 59 min, since 03:13\s+orders\.paid[\s\S]*7a1f0c55d2e94b6c8d0f3b2a19e4c701/);
+    await pass(page, 20_000);
+    assert.match(await page.text(".problem"), /^Stuck\s+for 1 h 59 min, since 03:13\s+orders\.paid[\s\S]*none has finished for at least 2\d s[\s\S]*7a1f0c55d2e94b6c8d0f3b2a19e4c701/);
+    await finished(page);
+  });
+
   test("kill switch: opens, is said aloud, and stays in sight when it is over", async () => {
     const page = await watch(states.switchedOff, 80_000, { theme: "dark" });
     assert.match((await page.text(".problem")) ?? "", /Every attempt fails|of the attempts fail/);
@@ -147,12 +155,27 @@ export function operations(tools) {
     }
   });
 
+  test("failures: since when, or that this page has seen no beginning", async () => {
+    const fails = (from) => (t) => {
+      const state = states.load(t), at = Math.max(0, t - from);
+      Object.assign(state.subscriptions[0], { handled: 90, failed: Math.floor(at / 400), retried: Math.floor(at / 400) });
+      return state;
+    };
+    let page = await watch(fails(30_000), 60_000);
+    assert.match(await page.text(".problem"), /^Failing\s+for (29|3\d) s, since 03:12\s+orders\.paid/);
+    await finished(page);
+    page = await watch(fails(-60_000), 60_000);
+    assert.match(await page.text(".problem"), /^Failing\s+for at least (59 s|1 min)\s+orders\.paid/);
+    await finished(page);
+  });
+
   test("draining: what is left to finish, and the phase is said aloud", async () => {
     const page = await watch(states.load, 200_000);
     fake().state = states.draining;
     await pass(page, 4000);
     assert.deepEqual(await verdict(page), ["Draining for 4 s", "9 messages are being handled (orders.paid 3, logger_report_event 6), 0 wait, the oldest is here for 12 s"]);
     assert.match(await page.text("#say"), /The app is draining/);
+    assert.match(await page.text("#servers"), /^http\s[^]*Ended[^]*grpc\s[^]*Ended[^]*rocketmq\s[^]*Draining[^]*admin\s[^]*Serving/);
     await isReadable(page);
     await shot(page, "draining-desktop-light");
     await page.media({ "prefers-color-scheme": "dark" });

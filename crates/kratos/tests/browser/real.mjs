@@ -1,97 +1,43 @@
 // The pages on the admin server of an App: quickstart, on a dev broker.
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { after, before, test } from "node:test";
 
-import { Broker } from "./broker.mjs";
-import { isQuiet, isReadable } from "./look.mjs";
-
-/** Nothing here takes longer: dead letters are all read when none has come for 15 s. */
-const PATIENCE_MS = 60_000;
+import { App, details, sleep, until } from "./app.mjs";
+import { isQuiet, isReadable, pictures } from "./look.mjs";
 
 /** For how long the cost of an open page is measured; it asks every two seconds. */
 const COST_MS = 4000;
 
-async function freePort() {
-  const server = createServer();
-  await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
+/** For how long messages come in before there is a picture of it: some answers make a curve. */
+const LOAD_MS = 10_000;
 
-const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+export function real({ browser, shots, program, broker }) {
+  let app;
+  before(async () => { app = await App.start(program, broker, ["logger-saver-replay:retry=99"]); });
+  after(() => app?.stop());
 
-async function until(what, fn) {
-  const end = Date.now() + PATIENCE_MS;
-  while (!(await fn().catch(() => false))) {
-    if (Date.now() > end) throw new Error(`never: ${what}`);
-    await sleep(50);
-  }
-}
-
-export function real({ browser, shots, program, broker: brokerProgram }) {
-  let app, broker, env, folder, admin, http, log = "";
-  const ended = () => app.exitCode !== null || app.signalCode !== null;
-
-  before(async () => {
-    folder = mkdtempSync(join(tmpdir(), "quickstart-"));
-    const [h, g, a] = await Promise.all([freePort(), freePort(), freePort()]);
-    broker = await Broker.start(brokerProgram, ["logger-saver-replay:retry=99"]);
-    http = `http://127.0.0.1:${h}`;
-    admin = `http://127.0.0.1:${a}/`;
-    env = {
-      ...process.env, KRATOS_ROCKETMQ__ENDPOINTS: broker.address,
-      KRATOS_HTTP__ADDR: `127.0.0.1:${h}`, KRATOS_GRPC__ADDR: `127.0.0.1:${g}`, KRATOS_ADMIN__ADDR: `127.0.0.1:${a}`, KRATOS_ADMIN__ACTIONS: "true",
-    };
-    app = spawn(program, [], { cwd: folder, stdio: ["ignore", "pipe", "pipe"], env });
-    for (const stream of [app.stdout, app.stderr]) stream.on("data", (data) => { log = (log + data).slice(-20_000); });
-    await until("quickstart is ready", async () => (await fetch(`${admin}readyz`)).ok).catch((error) => { throw new Error(`${error.message}\n${log}`); });
-  });
-  after(async () => {
-    if (app && !ended()) app.kill("SIGKILL");
-    broker?.stop();
-    rmSync(folder, { recursive: true, force: true });
-  });
-
-  const report = () => fetch(`${http}/agent/v1/report`, {
+  const report = () => fetch(`${app.http}agent/v1/report`, {
     method: "POST", headers: { "content-type": "application/json" },
     body: JSON.stringify({ reportType: "event", appId: "a", appKey: "k", eventName: "login", debug: 0, content: "{}" }),
   });
-  const status = async () => (await fetch(`${admin}status`)).json();
-  /** Processor time of the App's threads so far, in milliseconds. */
-  const cpu = () => readdirSync(`/proc/${app.pid}/task`)
-    .map((task) => Number(readFileSync(`/proc/${app.pid}/task/${task}/schedstat`, "utf8").split(" ")[0]) / 1e6).reduce((a, b) => a + b, 0);
-
-  /** Opens the details of the events' subscription; answers what presses a button there. */
-  async function events(page) {
-    await page.run(() => { for (const row of document.querySelectorAll("#rows tr.row")) if (row.innerText.includes("logger_report_event")) row.querySelector("td.open button").click(); });
-    return async (words) => {
-      await page.until((words) => [...document.querySelectorAll("tr.more:not([hidden]) button, dialog button")].some((b) => b.textContent === words && b.checkVisibility()), words);
-      await page.run((words) => [...document.querySelectorAll("tr.more:not([hidden]) button, dialog button")].find((b) => b.textContent === words && b.checkVisibility()).click(), words);
-    };
-  }
+  const events = (page) => details(page, "logger_report_event");
 
   test("its documents are rendered", async () => {
     const page = await browser().page();
-    await page.goto(`${admin}documents`);
+    await page.goto(`${app.admin}documents`);
     await page.until(() => document.querySelectorAll(".op").length > 0);
     const ops = await page.run(() => [...document.querySelectorAll(".op h3")].map((e) => e.innerText.replace(/\s+/g, " ")));
     for (const op of ["Receives logger_report_event", "Receives logger_report_user"]) assert.ok(ops.includes(op), `${op} is not among ${ops}`);
     await isReadable(page);
     await page.screenshot(`${shots}/real-documents-desktop-light.png`);
-    isQuiet(page, admin, /404/);
+    isQuiet(page, app.admin, /404/);
     await page.close();
   });
 
   test("messages are seen, a pause holds them, and the page costs nothing", async () => {
     const page = await browser().page();
-    await page.goto(admin);
+    await page.goto(app.admin);
     await page.until(() => document.querySelector("#headline").innerText === "All is well");
     assert.equal(await page.text("#app"), "quickstart");
     assert.deepEqual(await page.run(() => [...document.querySelectorAll("#rows tr.row td.name .mono")].map((e) => e.innerText).sort()), ["logger_report_event", "logger_report_user"]);
@@ -99,46 +45,44 @@ export function real({ browser, shots, program, broker: brokerProgram }) {
 
     // Messages come in and are counted.
     let flowing = true;
-    const flow = (async () => {
-      while (flowing) {
-        assert.ok((await report()).ok);
-        await sleep(20);
-      }
-    })();
+    const flow = Promise.all(Array.from({ length: 8 }, async () => {
+      for (; flowing; await sleep(50)) assert.ok((await report()).ok);
+    }));
     await page.until(() => /^[1-9]/.test(document.querySelector("#sums div:first-child dd").innerText));
-    await isReadable(page);
-    await page.screenshot(`${shots}/real-load-desktop-light.png`);
+    await sleep(LOAD_MS);
+    assert.match(await page.text("#headline"), /^All is well/);
+    await pictures(page, `${shots}/real-load`);
 
     // A pause, by hand.
     const press = await events(page);
     await press("Pause…");
     await press("Pause");
     await page.until(() => document.querySelector("#headline").innerText === "1 thing to look at" && /Paused/.test(document.querySelector(".problem").innerText));
-    await until("one waits", async () => (await status()).subscriptions.some((s) => s.state === "paused"));
+    await until("one waits", async () => (await app.status()).subscriptions.some((s) => s.state === "paused"));
     flowing = false;
     await flow;
     await page.screenshot(`${shots}/real-paused-desktop-light.png`);
     await press("Resume…");
     await press("Resume");
     await page.until(() => document.querySelector("#headline").innerText === "All is well");
-    await until("all is handled", async () => (await status()).subscriptions.every((s) => s.in_flight + s.waiting === 0));
+    await until("all is handled", async () => (await app.status()).subscriptions.every((s) => s.in_flight + s.waiting === 0));
 
     // What an open page costs the service: two answers, and all that the service does besides.
-    const before = cpu();
+    const before = app.cpu();
     await sleep(COST_MS);
-    const cost = (cpu() - before) / COST_MS;
+    const cost = (app.cpu() - before) / COST_MS;
     console.log(`an idle service takes ${(cost * 100).toFixed(3)} % of a core with the page open`);
     assert.ok(cost < 0.01, `an idle service takes ${cost} of a core with the page open`);
 
-    isQuiet(page, admin);
+    isQuiet(page, app.admin);
     await page.close();
   });
 
   test("a dead letter is seen, listed, and sent back", async () => {
     const page = await browser().page();
-    await page.goto(admin);
+    await page.goto(app.admin);
     await page.until(() => document.querySelector("#headline").innerText === "All is well");
-    await broker.publish("logger_report_event", "010203040506070809000A0B0C0D0E0F10", "this is no JSON");
+    await app.broker.publish("logger_report_event", "010203040506070809000A0B0C0D0E0F10", "this is no JSON");
     await page.until(() => document.querySelector("#sums div:nth-child(6) dd").innerText.startsWith("1"));
     await page.until(() => document.querySelector("#headline").innerText === "1 thing to look at");
     assert.match(await page.text(".problem"), /logger_report_event[\s\S]*1 message became a dead letter/);
@@ -164,27 +108,24 @@ export function real({ browser, shots, program, broker: brokerProgram }) {
     await page.screenshot(`${shots}/real-replay-refused-desktop-light.png`, { screen: true });
     await press("Cancel");
 
-    const replay = spawn(program, ["dead-letters", "replay", "logger-saver", "--to", "logger_report_event", "--at-most", "1"], { cwd: folder, stdio: ["ignore", "pipe", "pipe"], env });
-    let said = "";
-    for (const stream of [replay.stdout, replay.stderr]) stream.on("data", (data) => { said += data; });
-    assert.equal(await new Promise((resolve) => replay.once("exit", resolve)), 0, said);
+    const said = await app.command("dead-letters", "replay", "logger-saver", "--to", "logger_report_event", "--at-most", "1");
     assert.match(said, /1 sent back/);
     // It is handled again, and is no better than before.
-    await until("it has died again", async () => (await status()).subscriptions.some((s) => s.dead_lettered === 2));
+    await until("it has died again", async () => (await app.status()).subscriptions.some((s) => s.dead_lettered === 2));
     await page.until(() => document.querySelector("#sums div:nth-child(6) dd").innerText.startsWith("2"));
-    isQuiet(page, admin, /409/);
+    isQuiet(page, app.admin, /409/);
     await page.close();
   });
 
   test("a drain is shown, and nothing looks alive after it", async () => {
     const page = await browser().page();
-    await page.goto(admin);
+    await page.goto(app.admin);
     await page.until(() => /look at|well/.test(document.querySelector("#headline").innerText));
-    app.kill("SIGTERM");
-    await until("quickstart ends", async () => ended());
+    app.signal("SIGTERM");
+    await until("quickstart ends", async () => app.ended);
     await page.until(() => /^No answer since/.test(document.querySelector("#headline").innerText));
     await isReadable(page);
-    isQuiet(page, admin, /Failed to load resource|net::ERR/);
+    isQuiet(page, app.admin, /Failed to load resource|net::ERR/);
     await page.close();
   });
 }

@@ -9,14 +9,14 @@ const status = (t, more) => ({
   phase: "ready", phase_since_ms: 76 * HOUR + t, uptime_ms: 76 * HOUR + 1400 + t, now: new Date(NOW + t).toISOString(),
   actions: false, liveness: { alive: true, heartbeat_ms: 120, reason: null },
   servers: [
-    { name: "http", kind: "http", health: "serving", reason: null, endpoints: ["http://10.4.7.21:8000"], entries: [
+    { name: "http", kind: "http", state: "serving", health: "serving", reason: null, endpoints: ["http://10.4.7.21:8000"], entries: [
       { what: "route", name: "POST /agent/v1/report" }, { what: "route", name: "GET /saver/v1/reports" }] },
-    { name: "grpc", kind: "grpc", health: "serving", reason: null, endpoints: ["grpc://10.4.7.21:9000"], entries: [
+    { name: "grpc", kind: "grpc", state: "serving", health: "serving", reason: null, endpoints: ["grpc://10.4.7.21:9000"], entries: [
       { what: "service", name: "report.v1.ReportService" }] },
-    { name: "rocketmq", kind: "messages", health: "serving", reason: null, endpoints: [], entries: [
+    { name: "rocketmq", kind: "messages", state: "serving", health: "serving", reason: null, endpoints: [], entries: [
       { what: "subscription", name: "orders.paid → billing" }, { what: "subscription", name: "logger_report_event → logger-saver" },
       { what: "subscription", name: "logger_report_user → logger-saver" }, { what: "subscription", name: "stock.moves → stock" }] },
-    { name: "admin", kind: "admin", health: "serving", reason: null, endpoints: ["http://127.0.0.1:9100"], entries: [] },
+    { name: "admin", kind: "admin", state: "serving", health: "serving", reason: null, endpoints: ["http://127.0.0.1:9100"], entries: [] },
   ],
   resources: ["telemetry", "store", "rocketmq"], documents: ["asyncapi", "openapi"],
   subscriptions: [], ...more,
@@ -26,7 +26,7 @@ const subscription = (id, topic, group, more) => ({
   id, server: "rocketmq", topic, group, filter: "*", kind: "single", ordered: false,
   state: "running", reason: null, since_ms: 76 * HOUR, assigned: true, concurrency: 8, in_flight: 0, waiting: 0, oldest_ms: null, oldest_age_ms: null, dead_lettering: 0,
   received: 0, handled: 0, failed: 0, retried: 0, dead_lettered: 0, handed_back: 0, leases_lost: 0, leases_extended: 0,
-  lag: 0, last_error: null, ...more,
+  oldest_message: null, lag: 0, last_error: null, ...more,
 });
 
 /** A steady flow that breathes: messages handled until `t`. */
@@ -61,8 +61,9 @@ export const stuck = (t) => {
   const done = flow(Math.min(t, at), 96, 3);
   const orders = t < at ? {} : {
     in_flight: 16, waiting: Math.min(480, 11 + Math.floor(since / 250)), oldest_ms: since + 180, received: done + 500, handled: done, lag: 1204 + Math.floor(since / 12),
+    oldest_message: { message_id: "01A2F6C0E8B44D0B2A0F1C2D3E0004D3", trace_id: "7a1f0c55d2e94b6c8d0f3b2a19e4c701" },
     leases_extended: 16 * Math.floor(since / 20_000), failed: 41, retried: 38,
-    last_error: error(t, at, { message: "cannot bill the order: the payment gateway does not answer: operation timed out after 30 s", type: "billing::GatewayError", attempt: 3, trace_id: "7a1f0c55d2e94b6c8d0f3b2a19e4c701", message_id: "01A2F6C0E8B44D0B2A0F1C2D3E0004D2" }),
+    last_error: error(t, at, { message: "cannot bill the order: the payment gateway does not answer: operation timed out after 30 s", type: "billing::GatewayError", attempt: 3, trace_id: "b2c8e03f6a7d41f59e1c7d80a6b3f24e", message_id: "01A2F6C0E8B44D0B2A0F1C2D3E0004D2" }),
   };
   return status(t, { subscriptions: four(t, { orders }) });
 };
@@ -101,9 +102,9 @@ export const heldUp = (t) => status(t, { subscriptions: four(t, { stock: { reaso
 
 export const draining = (t) => status(t, {
   phase: "draining", phase_since_ms: 4200,
-  servers: status(t).servers.map((s) => s.name === "admin" ? s : { ...s, health: "not_serving", reason: "the app stops" }),
+  servers: status(t).servers.map((s) => ["http", "grpc"].includes(s.name) ? { ...s, state: "ended" } : s),
   subscriptions: four(Math.min(t, 100_000), {
-    orders: { state: "draining", since_ms: 4200, in_flight: 3, waiting: 0, oldest_ms: 12_400 }, events: { state: "draining", since_ms: 4200, in_flight: 6, waiting: 0, oldest_ms: 4_900 },
+    orders: { state: "draining", since_ms: 4200, in_flight: 3, waiting: 0, oldest_ms: 12_400, oldest_message: { message_id: "01A2F6C0E8B44D0B2A0F1C2D3E0004D3", trace_id: null } }, events: { state: "draining", since_ms: 4200, in_flight: 6, waiting: 0, oldest_ms: 4_900 },
     users: { state: "stopped", since_ms: 3900, in_flight: 0, waiting: 0, oldest_ms: null, handed_back: 1 }, stock: { state: "stopped", since_ms: 4100 },
   }),
 });
@@ -127,6 +128,7 @@ export const hostile = (t) => {
     servers: [{ name: HOSTILE, kind: HOSTILE, health: HOSTILE, reason: HOSTILE, endpoints: ["javascript:window.pwned=1", HOSTILE], entries: [{ what: HOSTILE, name: HOSTILE }] }, null, 7, "x"],
     resources: [HOSTILE], documents: [HOSTILE],
     subscriptions: [one, subscription("2", long, long, { state: "switched_off", reason: long, since_ms: 1000, last_error: { message: long } }), subscription("3", turned, "g", { state: "paused" }),
-      null, [], { id: null, topic: 5, handled: "many", in_flight: {}, last_error: [] }, subscription("__proto__", "constructor", "toString", { in_flight: -1, oldest_ms: 1e300, lag: 1e21 })],
+      null, [], { id: null, topic: 5, handled: "many", in_flight: {}, last_error: [] }, subscription("__proto__", "constructor", "toString", { in_flight: -1, oldest_ms: 1e300, lag: 1e21 }),
+      subscription("4", "held", "g", { in_flight: 1, oldest_ms: 90_000, oldest_message: { message_id: HOSTILE, trace_id: HOSTILE } })],
   });
 };
