@@ -6,12 +6,14 @@ use kratos::{App, admin};
 use kratos_broker::{AnyError, Disposition, Message, Subscription};
 use kratos_rocketmq::{Client, Server};
 use rocketmq_devbroker::{DevBroker, GroupConfig};
+use rocketmq_proto::v2::{self, messaging_service_client::MessagingServiceClient};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::{Instant, timeout},
 };
+use tonic::{Request, transport::Endpoint};
 
 use crate::site::{self, GROUP, PATIENCE, Running, TOPIC, eventually};
 
@@ -58,6 +60,36 @@ impl Site {
             publisher.publish(message).await.unwrap();
         }
         eventually("all are dead", || self.letters() == count).await;
+        self
+    }
+
+    /// A message as other clients may send it: it does not say when it was made.
+    async fn with_ageless_letter(self) -> Self {
+        let endpoint = Endpoint::from_static("http://embedded.invalid");
+        let channel = endpoint.connect_with_connector(self.broker.connector());
+        let mut stub = MessagingServiceClient::new(channel.await.unwrap());
+        let topic = Some(v2::Resource {
+            name: TOPIC.to_owned(),
+            ..Default::default()
+        });
+        let message = v2::Message {
+            topic,
+            system_properties: Some(v2::SystemProperties {
+                message_id: "ageless".to_owned(),
+                message_type: v2::MessageType::Normal.into(),
+                ..Default::default()
+            }),
+            body: b"x".as_slice().into(),
+            ..Default::default()
+        };
+        let mut request = Request::new(v2::SendMessageRequest {
+            messages: vec![message],
+        });
+        let headers = request.metadata_mut();
+        headers.insert("x-mq-client-id", "other".parse().unwrap());
+        let sent = stub.send_message(request).await.unwrap().into_inner();
+        assert_eq!(sent.status.unwrap().code, i32::from(v2::Code::Ok));
+        eventually("it is dead", || self.letters() == 1).await;
         self
     }
 
@@ -111,6 +143,15 @@ fn ids(list: &Value) -> impl Iterator<Item = &str> {
     letters(list)
         .iter()
         .filter_map(|it| it["message_id"].as_str())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_say_when_it_was_made_is_shown_without_an_age() {
+    let site = Site::new(true).await.with_ageless_letter().await;
+    let (status, list) = site.list().await;
+    assert_eq!((status, count(&list)), (200, 1), "{list}");
+    assert_eq!(list["dead_letters"][0]["age_ms"], Value::Null, "{list}");
+    site.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,10 @@
 //! A message as it was received.
 
-use std::{collections::HashMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use rocketmq_proto::v2 as pb;
@@ -35,7 +39,7 @@ pub struct MessageView {
     pub group: Option<String>,
     /// Number of this delivery, from 1.
     pub attempt: u32,
-    /// When the sender made it.
+    /// When the sender made it, if the sender says so.
     pub born_at: Option<SystemTime>,
     /// Host that sent it.
     pub born_host: String,
@@ -66,6 +70,8 @@ impl MessageView {
         for name in SERVERS_OWN {
             properties.remove(name);
         }
+        // Of a message that does not say, servers say that it was born in 1970.
+        let born_at = system.born_timestamp.as_ref().and_then(convert::time);
         let attempt = system
             .delivery_attempt
             .and_then(|it| u32::try_from(it).ok());
@@ -78,7 +84,7 @@ impl MessageView {
             keys: system.keys,
             group: system.message_group,
             attempt: attempt.unwrap_or(1).max(1),
-            born_at: system.born_timestamp.as_ref().and_then(convert::time),
+            born_at: born_at.filter(|at| *at > UNIX_EPOCH),
             born_host: system.born_host,
             stored_at: system.store_timestamp.as_ref().and_then(convert::time),
             deliver_at: system.delivery_timestamp.as_ref().and_then(convert::time),
@@ -114,5 +120,18 @@ mod tests {
             Vec::from_iter(view.properties),
             [("shop".into(), "12".into())]
         );
+    }
+
+    #[test]
+    fn a_message_that_does_not_say_when_it_was_born_has_no_time() {
+        let born_at = |seconds| {
+            let system = pb::SystemProperties {
+                born_timestamp: Some(prost_types::Timestamp { seconds, nanos: 0 }),
+                ..Default::default()
+            };
+            MessageView::from_proto(system, HashMap::new(), "t".into(), "b".into()).born_at
+        };
+        assert_eq!((born_at(0), born_at(-1)), (None, None));
+        assert!(born_at(1).is_some());
     }
 }
