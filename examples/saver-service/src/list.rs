@@ -49,7 +49,7 @@ async fn list(
         return Err(problem(StatusCode::BAD_REQUEST, msg));
     }
     let reports = store.newest(limit).await.map_err(|error| {
-        tracing::warn!(error = %error, "cannot list reports");
+        tracing::warn!(error = %kratos::error_chain(&error), "cannot list reports");
         problem(
             StatusCode::SERVICE_UNAVAILABLE,
             "the database does not answer".to_owned(),
