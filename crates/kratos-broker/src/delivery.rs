@@ -60,7 +60,7 @@ pub struct DeliveryParts {
     pub attempt: u32,
     /// After how many attempts the broker itself gives up, if the driver knows.
     pub attempts_limit: Option<u32>,
-    /// When it was published, by the sender's wall clock.
+    /// When it was published, by the sender's wall clock, if that is known.
     pub born: Option<SystemTime>,
     /// The partition or queue it came from, if the broker has such.
     pub partition: Option<String>,
@@ -186,7 +186,7 @@ impl Delivery {
         self.run.is_last
     }
 
-    /// When it was published, by the sender's wall clock.
+    /// When it was published, by the sender's wall clock, if that is known.
     #[must_use]
     pub fn born(&self) -> Option<SystemTime> {
         self.parts.born
