@@ -121,6 +121,16 @@ impl Driver for Null {
 
 // === impl Consumer ===
 
+impl Consumer {
+    fn take(&self) -> Option<Vec<Settled>> {
+        let mut settled = lock(&self.settled);
+        // As many are likely to be next: a vector that grows is nothing of the engine's.
+        let next = || Vec::with_capacity(settled.len());
+        let next = (!settled.is_empty()).then(next)?;
+        Some(std::mem::replace(&mut *settled, next))
+    }
+}
+
 impl driver::Consumer for Consumer {
     type Lease = ();
 
@@ -154,8 +164,8 @@ impl driver::Consumer for Consumer {
 
     async fn settled(&self) -> Vec<Settled> {
         loop {
-            let settled = std::mem::take(&mut *lock(&self.settled));
-            if !settled.is_empty() {
+            let settled = self.take();
+            if let Some(settled) = settled {
                 return settled;
             }
             self.some.notified().await;

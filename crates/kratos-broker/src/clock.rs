@@ -49,6 +49,7 @@ impl Recently {
     }
 
     /// A time that has not come.
+    #[inline]
     pub(crate) fn horizon(&mut self) -> Instant {
         if self.left == 0 {
             *self = Self::new();

@@ -268,8 +268,16 @@ impl From<DeliveryParts> for Received {
 }
 
 impl From<Delivery> for Received {
+    #[inline]
     fn from(delivery: Delivery) -> Self {
-        Self(delivery.parts)
+        let Delivery { parts, run, .. } = delivery;
+        let Run {
+            cell, extensions, ..
+        } = run;
+        // One by one: as a whole it would be put together first.
+        drop(cell);
+        drop(extensions);
+        Self(parts)
     }
 }
 
@@ -283,6 +291,7 @@ impl Deref for Received {
 
 impl Received {
     /// The broker's own count, without retries in this process.
+    #[inline]
     pub(crate) fn broker_attempt(&self) -> u32 {
         self.attempt.max(1)
     }

@@ -143,6 +143,7 @@ impl Policy {
 
     /// Counts a failed attempt: of a message in its delivery number `delivered` by the broker, which
     /// gives `limit` of them, after `failures` earlier failures of this delivery in this process.
+    #[inline]
     pub(crate) fn tally(&self, delivered: u32, limit: Option<u32>, failures: u32) -> Tally {
         if self.is_all_here() {
             let attempt = failures.saturating_add(1);

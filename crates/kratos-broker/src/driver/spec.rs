@@ -99,6 +99,7 @@ impl Filter {
 
     /// Whether a message with this tag passes; `true` for SQL, which only the broker can tell.
     #[must_use]
+    #[inline]
     pub fn accepts_tag(&self, tag: Option<&str>) -> bool {
         match self {
             Self::All | Self::Sql(_) => true,

@@ -19,7 +19,7 @@ use tracing::Span;
 
 use super::{
     cell::{Cancel, LaneCell},
-    lane::{Attempt, Attempted, Ended, Inbox, Verdict, record},
+    lane::{Attempt, Ended, Inbox, Verdict, record},
     queue::Job,
     span,
 };
@@ -150,7 +150,10 @@ where
     } else {
         trace::scope(span.clone(), None, work.as_mut()).await
     };
-    let Attempted { ended, panicked } = attempted;
+    let (ended, panicked) = match attempted {
+        Ok(outcomes) => (Ended::Done(outcomes), false),
+        Err(not_done) => (not_done.why.into(), not_done.panicked),
+    };
     if let Some((metrics, begun, messages)) = measured {
         metrics.ended(messages, begun.elapsed(), ended.error_type());
     }

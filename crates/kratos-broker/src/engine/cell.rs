@@ -81,11 +81,13 @@ impl LaneCell {
     }
 
     /// A message starts on this lane.
+    #[inline]
     pub(crate) fn begin(&self, ticket: Ticket) {
         self.running.store(ticket.number(), Ordering::Release);
     }
 
     /// The message is over. A token that was given out no longer fires.
+    #[inline]
     pub(crate) fn end(&self) {
         self.running.store(NOTHING, Ordering::Release);
     }
@@ -107,10 +109,16 @@ impl LaneCell {
     }
 
     /// Why what runs is cancelled, if it is.
+    #[inline]
     pub(crate) fn cancelled(&self) -> Option<Cancel> {
         if !self.flagged.load(Ordering::Acquire) {
             return None;
         }
+        self.flagged()
+    }
+
+    #[cold]
+    fn flagged(&self) -> Option<Cancel> {
         let mut state = self.lock();
         let (of, why) = state.cancel?;
         if of == self.running.load(Ordering::Acquire) {
@@ -130,6 +138,7 @@ impl LaneCell {
     }
 
     /// Whether a handler has waited since this was asked last.
+    #[inline]
     pub(crate) fn has_waited(&self) -> bool {
         let waited = self.waited.load(Ordering::Relaxed);
         if waited {

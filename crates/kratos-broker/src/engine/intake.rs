@@ -20,7 +20,7 @@ use super::{
     health::HealthBoard,
     lane::Desk,
     metrics,
-    queue::{Job, Queue},
+    queue::{Arrived, Queue},
     span::{Origin, Receiving},
     table::Table,
 };
@@ -95,14 +95,14 @@ impl<C: Consumer> Intake<C> {
     async fn receive(&self) {
         let mut failures: u32 = 0;
         let mut logged: Option<Instant> = None;
-        let mut jobs = Vec::new();
+        let mut arrived = Vec::new();
         // Of the room that was offered last, what has not come back. The driver may have asked for
         // it, and have it by now: nobody extends a lease that is not in the table.
         let mut owed = 0;
         let mut sampled = false;
         while let Some(offer) = self.offer(owed).await {
             let room = offer.room();
-            let (receiving, begun) = (Receiving::begin(&self.origin, sampled), Instant::now());
+            let (receiving, begun) = (Receiving::begin(&self.origin, sampled), metrics::begin());
             let received = tokio::select! {
                 biased;
                 received = self.table.consumer().receive(&self.topic, room) => received,
@@ -116,7 +116,7 @@ impl<C: Consumer> Intake<C> {
                     let describe = |to: &mut Attributes| self.table.consumer().describe(None, to);
                     sampled = receiving.brought(&self.origin, brought, describe);
                     if !batch.is_empty() {
-                        metrics::received(&self.origin, begun.elapsed(), None);
+                        metrics::received(&self.origin, begun, None);
                     }
                     owed = owed.saturating_sub(batch.len());
                     if failures > 0 {
@@ -124,7 +124,7 @@ impl<C: Consumer> Intake<C> {
                         tracing::info!(topic = %self.topic, "receiving again");
                         self.health.recovered(&receive_part(&self.topic));
                     }
-                    self.accept(batch, &mut jobs);
+                    self.accept(batch, &mut arrived);
                     // A driver that answers at once with nothing must not starve the others.
                     tokio::task::coop::consume_budget().await;
                 }
@@ -132,7 +132,7 @@ impl<C: Consumer> Intake<C> {
                 Err(error) => {
                     failures = failures.saturating_add(1);
                     receiving.failed(&self.origin, &error);
-                    metrics::received(&self.origin, begun.elapsed(), Some(&error));
+                    metrics::received(&self.origin, begun, Some(&error));
                     self.failed(&error, &mut logged);
                     tokio::select! {
                         () = sleep(BACKOFF.after(failures)) => {}
@@ -271,25 +271,25 @@ impl<C: Consumer> Intake<C> {
         self.routes.iter().any(|(_, queue)| queue.is_hungry())
     }
 
-    fn accept(&self, batch: Vec<Leased<C::Lease>>, jobs: &mut Vec<Job>) {
+    fn accept(&self, batch: Vec<Leased<C::Lease>>, arrived: &mut Vec<Arrived>) {
         let route = |delivery: &Delivery| {
             let mut filters = self.routes.iter().map(|(filter, _)| filter);
             let route = filters.position(|filter| filter.accepts_tag(delivery.tag()));
             route.unwrap_or(UNROUTED)
         };
-        self.table.insert(self.number, batch, route, jobs);
+        self.table.insert(self.number, batch, route, arrived);
         for (route, ((_, queue), counters)) in self.routes.iter().zip(&self.parts).enumerate() {
             let mut received = 0;
-            for job in jobs.iter_mut().filter(|job| job.route == route) {
+            for it in arrived.iter_mut().filter(|it| it.route == route) {
                 // In a batch that is one unit the broker gives nothing up by itself.
-                job.must_finish = self.capabilities.counts_hand_back()
-                    && !job.in_batch
-                    && job.delivery.is_last_delivery();
-                queue.assign(job);
+                it.job.must_finish = self.capabilities.counts_hand_back()
+                    && !it.in_batch
+                    && it.job.delivery.is_last_delivery();
+                queue.assign(it);
                 received += 1;
             }
             counters.received(received);
-            for job in queue.push(jobs.extract_if(.., |job| job.route == route)) {
+            for job in queue.push(arrived, route) {
                 if job.must_finish {
                     self.table.cut_off(job.ticket);
                 } else {
@@ -297,7 +297,7 @@ impl<C: Consumer> Intake<C> {
                 }
             }
         }
-        for job in jobs.drain(..) {
+        for Arrived { job, .. } in arrived.drain(..) {
             // Brokers filter tags by hash: this one has the hash of another.
             self.counters.received(1);
             self.counters.unrouted();

@@ -17,7 +17,7 @@ use tower_service::Service;
 use tracing::Span;
 
 pub(crate) use self::{
-    attempt::{Attempt, Attempted},
+    attempt::{Attempt, Why},
     outcome::Verdict,
 };
 use super::{
@@ -26,7 +26,7 @@ use super::{
     control::Notes,
     counters::Counters,
     metrics::Metrics,
-    queue::{Job, Queue},
+    queue::{Job, Pop, Queue},
     span,
     switch::Switch,
     ticket::Ticket,
@@ -205,7 +205,7 @@ where
             left = MESSAGES_PER_POLL;
         }
         let next = inbox.queue.try_next(untold.slot.take());
-        let job = if let Some(job) = next {
+        let job = if let Pop::Job(job) = next {
             job
         } else {
             untold.tell(&inbox, &mut recently);
@@ -217,6 +217,8 @@ where
             job
         };
         left -= 1;
+        // What runs is not in a function of its own, which would move the largest things there are
+        // for a message.
         let (ticket, slot) = (job.ticket, job.slot());
         inbox.cell.begin(ticket);
         let (done, horizon) = (untold.done.take(), recently.horizon());
@@ -228,12 +230,68 @@ where
             untold.slot = slot;
             continue;
         };
-        let (after, panicked) = attempt(&mut service, &inbox, job, held_until).await;
+        // The span ends before its message is settled.
+        let after = {
+            let settings = &*inbox.settings;
+            let time_limit = settings.handler_timeout.map(from_now);
+            let tally = settings.tally(&job);
+            let attempt = tally.attempt.max(job.attempt());
+            let (received, job) = job.part();
+            // Made in its place, and so is the message in it.
+            let deadline = time_limit.map_or(held_until, |limit| limit.min(held_until));
+            let run = Run {
+                deadline: Some(deadline),
+                is_last: tally.exhausted,
+                cell: Some(inbox.cell.clone()),
+                ticket,
+                extensions: None,
+            };
+            let delivery = received.run(attempt, run);
+            let work = Attempt::new(&mut service, delivery, &inbox.cell, time_limit);
+            let work = pin!(work);
+            let (span, parent, about, measured);
+            if let Some(delivery) = work.request()
+                && settings.is_watched(delivery)
+            {
+                (span, parent) = span::process(&inbox, delivery);
+                let told = trace::is_told();
+                about = told.then(|| Subject::new(delivery.about()).of(settings.part.clone()));
+                measured = settings.metrics.as_ref().map(|metrics| {
+                    metrics.starts(delivery);
+                    (metrics, Instant::now())
+                });
+            } else {
+                (span, parent, about, measured) = (Span::none(), None, None, None);
+            }
+            let attempted = if parent.is_none() && about.is_none() {
+                work.await
+            } else {
+                let work = trace::about(about, work);
+                match parent {
+                    None => work.await,
+                    Some(parent) => trace::scope_with(span.clone(), parent, pin!(work)).await,
+                }
+            };
+            if let Some((metrics, begun)) = measured {
+                let failed = attempted.as_ref().err().map(|it| it.why.error_type());
+                metrics.ended(1, begun.elapsed(), failed);
+            }
+            match attempted {
+                Ok(()) => {
+                    inbox.settles(ticket, &span, Settlement::Ack);
+                    inbox.succeeded(job.probe);
+                    After::Done
+                }
+                Err(not_done) => {
+                    if not_done.panicked {
+                        // It may be half changed.
+                        service = prototype.clone();
+                    }
+                    inbox.not_done(job, &span, not_done.why, held_until)
+                }
+            }
+        };
         inbox.cell.end();
-        if panicked {
-            // It may be half changed.
-            service = prototype.clone();
-        }
         if inbox.cell.has_waited() {
             recently.forget();
             left = MESSAGES_PER_POLL;
@@ -250,7 +308,7 @@ where
                 untold.slot = slot;
             }
             After::Lost => untold.slot = slot,
-            After::Else(job, verdict) => inbox.conclude(job, verdict),
+            After::Else(it) => inbox.conclude(it.0, it.1),
         }
     }
 }
@@ -260,68 +318,7 @@ enum After {
     Done,
     /// The lease is gone: nothing to settle.
     Lost,
-    Else(Job, Verdict),
-}
-
-/// Runs the handler once, in its span; answers what follows, and whether the handler panicked.
-async fn attempt<Svc>(
-    service: &mut Svc,
-    inbox: &Inbox,
-    job: Job,
-    held_until: Instant,
-) -> (After, bool)
-where
-    Svc: Service<Delivery, Response = ()>,
-    Svc::Error: Into<Failure>,
-{
-    let settings = &*inbox.settings;
-    let time_limit = settings.handler_timeout.map(from_now);
-    let (tally, ticket) = (settings.tally(&job), job.ticket);
-    let run = Run {
-        deadline: Some(time_limit.map_or(held_until, |limit| limit.min(held_until))),
-        is_last: tally.exhausted,
-        cell: Some(inbox.cell.clone()),
-        ticket,
-        extensions: None,
-    };
-    let attempt = tally.attempt.max(job.attempt());
-    let (received, job) = job.part();
-    let delivery = received.run(attempt, run);
-    let (span, parent) = span::process(inbox, &delivery);
-    let measured = settings.metrics.as_ref();
-    let measured = measured.map(|metrics| {
-        metrics.starts(&delivery);
-        (metrics, Instant::now())
-    });
-
-    let about = trace::is_told();
-    let about = about.then(|| Subject::new(delivery.about()).of(settings.part.clone()));
-    let work = Attempt::new(service, delivery, &inbox.cell, time_limit);
-    let mut work = pin!(trace::about(about, work));
-    let attempted = match parent {
-        None => work.await,
-        Some(parent) => trace::scope_with(span.clone(), parent, work.as_mut()).await,
-    };
-    let Attempted { ended, panicked } = attempted;
-    if let Some((metrics, begun)) = measured {
-        metrics.ended(1, begun.elapsed(), ended.error_type());
-    }
-    if let Ended::Done(()) = ended {
-        inbox.settles(ticket, &span, Settlement::Ack);
-        inbox.succeeded(job.probe);
-        return (After::Done, panicked);
-    }
-    record(&span, &ended);
-    let Some(received) = inbox.desk.received(ticket) else {
-        inbox.inconclusive(job.probe);
-        return (After::Lost, panicked);
-    };
-    let job = job.with(received);
-    let verdict = inbox.verdict(&job, &ended, &span, held_until);
-    if let Verdict::Settle(how) = verdict {
-        inbox.settles(ticket, &span, how);
-    }
-    (After::Else(job, verdict), panicked)
+    Else(Box<(Job, Verdict)>),
 }
 
 /// Goes to the end of the runtime's queue.
@@ -357,7 +354,28 @@ impl About for Part {
     }
 }
 
+// === impl Why ===
+
+impl Why {
+    pub(super) fn error_type(&self) -> &str {
+        match self {
+            Self::Failed(failure) => failure.error_type(),
+            Self::Cancelled(Cancel::LeaseLost | Cancel::BatchLost) => "lease_lost",
+            Self::Cancelled(Cancel::Shutdown) => "shutdown",
+        }
+    }
+}
+
 // === impl Ended ===
+
+impl<R> From<Why> for Ended<R> {
+    fn from(why: Why) -> Self {
+        match why {
+            Why::Failed(failure) => Self::Failed(failure),
+            Why::Cancelled(why) => Self::Cancelled(why),
+        }
+    }
+}
 
 impl<R> Ended<R> {
     /// Of an attempt that did not succeed.
@@ -394,11 +412,35 @@ impl Inbox {
             span::settle(origin, &*self.desk, ticket, attempt, how);
         }
     }
+
+    /// What follows an attempt that has not succeeded.
+    #[cold]
+    fn not_done(&self, job: Job<()>, span: &Span, why: Why, held_until: Instant) -> After {
+        let ended = Ended::from(why);
+        record(span, &ended);
+        let ticket = job.ticket;
+        let Some(received) = self.desk.received(ticket) else {
+            self.inconclusive(job.probe);
+            return After::Lost;
+        };
+        let job = job.with(received);
+        let verdict = self.verdict(&job, &ended, span, held_until);
+        if let Verdict::Settle(how) = verdict {
+            self.settles(ticket, span, how);
+        }
+        After::Else(Box::new((job, verdict)))
+    }
 }
 
 // === impl LaneSettings ===
 
 impl LaneSettings {
+    /// Whether anybody wants to know of the attempts of this message.
+    #[inline]
+    fn is_watched(&self, delivery: &Delivery) -> bool {
+        self.metrics.is_some() || trace::is_told() || span::is_wanted(delivery)
+    }
+
     /// The number of an attempt, as handlers see it. With retries here before those of the broker
     /// neither count alone goes on where the other one ends.
     pub(super) fn attempt_of(&self, job: &Job) -> u32 {
@@ -412,6 +454,7 @@ impl LaneSettings {
     }
 
     /// The policy of a message.
+    #[inline]
     pub(super) fn policy_of(&self, job: &Job) -> &Policy {
         if job.is_ordered() {
             &self.ordered_policy
@@ -421,6 +464,7 @@ impl LaneSettings {
     }
 
     /// The attempt of a message that runs, or is next, should it fail.
+    #[inline]
     pub(super) fn tally(&self, job: &Job) -> Tally {
         let (delivered, limit) = (job.delivery.broker_attempt(), job.delivery.attempts_limit);
         self.policy_of(job).tally(delivered, limit, job.failures)

@@ -8,6 +8,8 @@ use std::{
 
 use kratos::metrics::{self, BoundCounter, BoundHistogram, Counter, Histogram, KeyValue};
 
+use tokio::time::Instant;
+
 use super::span::Origin;
 use crate::{
     Delivery, Error, Failure, Message, Result,
@@ -50,7 +52,7 @@ pub(crate) struct Settlements {
 /// A send that is measured.
 pub(crate) struct Sending {
     to: &'static Instruments,
-    begun: tokio::time::Instant,
+    begun: Instant,
     attributes: Vec<KeyValue>,
 }
 
@@ -141,11 +143,17 @@ impl Metrics {
     }
 }
 
+/// Now, if the time of a receive is wanted.
+pub(crate) fn begin() -> Option<Instant> {
+    instruments().map(|_| Instant::now())
+}
+
 /// A receive has ended that brought something, or failed.
-pub(crate) fn received(origin: &Origin, took: Duration, error: Option<&Error>) {
-    let Some(to) = instruments() else {
+pub(crate) fn received(origin: &Origin, begun: Option<Instant>, error: Option<&Error>) {
+    let (Some(to), Some(begun)) = (instruments(), begun) else {
         return;
     };
+    let took = begun.elapsed();
     let mut attributes = origin.attributes("receive", "receive");
     if let Some(error) = error {
         attributes.push(KeyValue::new("error.type", error.kind().as_str()));
@@ -193,7 +201,7 @@ impl Sending {
         attributes.extend(server(driver.server()).into_iter().flatten());
         Some(Self {
             to,
-            begun: tokio::time::Instant::now(),
+            begun: Instant::now(),
             attributes,
         })
     }

@@ -20,7 +20,12 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-pub(crate) use self::{control::Condition, ending::Drained, gate::Gate, job::Job};
+pub(crate) use self::{
+    control::Condition,
+    ending::Drained,
+    gate::Gate,
+    job::{Arrived, Job},
+};
 use self::{
     gate::{Admits, Bucket},
     slots::{Mode, Ready, State},
@@ -54,7 +59,11 @@ pub(crate) struct Queue {
 /// answer was to wait.
 pub(super) struct Waiter<'a>(&'a AtomicUsize);
 
-enum Pop {
+/// What a queue has for a lane.
+///
+/// With a tag of its own: one inside a message would have the message moved in pieces.
+#[repr(usize)]
+pub(crate) enum Pop {
     Job(Job),
     Wait(Option<Instant>),
     End,
@@ -84,17 +93,23 @@ impl Queue {
     /// Says what a message is kept in order by, before it is added: what tells may be the user's,
     /// and runs under no lock.
     #[inline]
-    pub(crate) fn assign(&self, job: &mut Job) {
+    pub(crate) fn assign(&self, arrived: &mut Arrived) {
         if self.order != Order::Unordered || self.fifo || self.order_by.is_some() {
-            job.key = self.key_of(&job.delivery);
+            arrived.key = self.key_of(&arrived.job.delivery);
         }
     }
 
-    /// Adds messages; gives those back that the queue takes no longer.
-    pub(crate) fn push(&self, jobs: impl IntoIterator<Item = Job>) -> Vec<Job> {
+    /// Takes the messages of its route; gives those back that the queue takes no longer.
+    pub(crate) fn push(&self, arrived: &mut Vec<Arrived>, route: usize) -> Vec<Job> {
         let mut refused = Vec::new();
         let mut state = self.lock();
-        for mut job in jobs {
+        let plain = |it: &Arrived| it.route == route && it.key.is_none() && !it.job.must_finish;
+        if state.mode == Mode::Open && arrived.iter().all(plain) {
+            // As a whole: each is moved once.
+            let jobs = arrived.drain(..).map(|it| Ready::Free(it.job));
+            state.ready.extend(jobs);
+        }
+        for Arrived { job, key, .. } in arrived.extract_if(.., |it| it.route == route) {
             match state.mode {
                 Mode::Open => {}
                 Mode::Paused | Mode::Draining if job.must_finish && !state.is_in_vain() => {}
@@ -103,15 +118,16 @@ impl Queue {
                     continue;
                 }
             }
-            match job.key.map(|key| state.slot(key)) {
+            match key.map(|key| state.slot(key)) {
                 // What the broker would not deliver again goes first.
                 None if job.must_finish => state.ready.push_front(Ready::Free(job)),
                 None => state.ready.push_back(Ready::Free(job)),
                 Some(at) => {
-                    job.slot = Some(at);
-                    job.ordered = true;
                     let slot = &mut state.slots[at];
-                    slot.jobs.push_back(job);
+                    slot.jobs.push_back(Job {
+                        ordered: true,
+                        ..job.at(at)
+                    });
                     if !std::mem::replace(&mut slot.busy, true) {
                         state.ready.push_back(Ready::Slot(at));
                     }
@@ -126,12 +142,9 @@ impl Queue {
 
     /// A message that may run, if there is one now. `over`: the slot of a message that ran before,
     /// whose next one may run.
-    #[inline]
-    pub(crate) fn try_next(&self, over: Option<usize>) -> Option<Job> {
-        match self.pop(over) {
-            Pop::Job(job) => Some(job),
-            Pop::Wait(_) | Pop::End => None,
-        }
+    #[inline(always)]
+    pub(crate) fn try_next(&self, over: Option<usize>) -> Pop {
+        self.pop(over)
     }
 
     /// Waits for a message that may run; `None` when there will be none for this lane.
@@ -207,8 +220,8 @@ impl Queue {
             return Err(job);
         }
         let alone = || self.hasher.hash_one(job.ticket);
-        let at = job.slot.unwrap_or_else(|| state.slot(alone()));
-        job.slot = Some(at);
+        let at = job.slot().unwrap_or_else(|| state.slot(alone()));
+        job = job.at(at);
         let slot = &mut state.slots[at];
         slot.jobs.push_front(job);
         (slot.busy, slot.parked) = (true, true);
@@ -230,7 +243,7 @@ impl Queue {
         self.lock().wants_more()
     }
 
-    #[inline]
+    #[inline(always)]
     fn pop(&self, over: Option<usize>) -> Pop {
         let mut state = self.lock();
         if let Some(at) = over
@@ -250,32 +263,19 @@ impl Queue {
                 return Pop::Wait(Some(until));
             }
         }
-        while let Some(entry) = state.ready.pop_front() {
-            let job = match entry {
-                Ready::Free(job) => Some(job),
-                Ready::Slot(at) => {
-                    let job = state.slots[at].jobs.pop_front();
-                    if job.is_none() {
+        while let Some(entry) = state.ready.front() {
+            // What is first is looked at where it is, so that a message is moved as a whole.
+            if let Ready::Slot(at) = *entry {
+                state.ready.pop_front();
+                match state.slots[at].jobs.pop_front() {
+                    Some(job) => return self.deal(state, job, probe),
+                    None => {
                         state.let_go(at);
                     }
-                    job
                 }
-            };
-            let Some(mut job) = job else {
-                continue;
-            };
-            job.probe = probe;
-            state.starts(probe);
-            // Hand the baton on: another lane takes the next one, or watches the next time.
-            let (hungry, baton) = (state.ready.is_empty(), !state.parked.is_empty());
-            drop(state);
-            if !hungry || baton {
-                self.tell_one();
+            } else if let Some(Ready::Free(job)) = state.ready.pop_front() {
+                return self.deal(state, job, probe);
             }
-            if hungry {
-                self.hungry.notify_waiters();
-            }
-            return Pop::Job(job);
         }
         if matches!(state.mode, Mode::Finishing | Mode::Closed) && state.is_empty() {
             drop(state);
@@ -290,6 +290,26 @@ impl Queue {
         Pop::Wait(state.parked.peek().map(|Reverse((until, _))| *until))
     }
 
+    /// A message starts.
+    #[inline(always)]
+    fn deal(&self, mut state: MutexGuard<'_, State>, mut job: Job, probe: bool) -> Pop {
+        // Not written to without need: what was just written is waited for when it is copied.
+        if job.probe != probe {
+            job.probe = probe;
+        }
+        state.starts(probe);
+        // Hand the baton on: another lane takes the next one, or watches the next time.
+        let (hungry, baton) = (state.ready.is_empty(), !state.parked.is_empty());
+        drop(state);
+        if !hungry || baton {
+            self.tell_one();
+        }
+        if hungry {
+            self.hungry.notify_waiters();
+        }
+        Pop::Job(job)
+    }
+
     pub(super) fn waiter(&self) -> Waiter<'_> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         Waiter(&self.waiting)
@@ -297,13 +317,28 @@ impl Queue {
 
     /// Wakes one of those who wait. Call it after the change, which is made under the lock: whoever
     /// looked before and waits was counted before that.
+    #[inline]
     fn tell_one(&self) {
         if self.waiting.load(Ordering::Relaxed) > 0 {
             self.changed.notify_one();
         }
     }
 
+    #[inline]
     fn key_of(&self, received: &Received) -> Option<u64> {
+        if received.group.is_none() && self.knows_groups_alone() {
+            return None;
+        }
+        self.hash_of(received)
+    }
+
+    /// Whether what has no message group has no order.
+    #[inline]
+    fn knows_groups_alone(&self) -> bool {
+        self.order == Order::ByGroup && !self.fifo && self.order_by.is_none()
+    }
+
+    fn hash_of(&self, received: &Received) -> Option<u64> {
         if let Some(order_by) = &self.order_by {
             let delivery = received.delivery();
             // Ours to survive: it runs where messages come in, and would come again.
@@ -328,6 +363,7 @@ impl Queue {
         Some(self.hasher.hash_one(key))
     }
 
+    #[inline]
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing under this lock panics half way; a poisoned lock is as good as any.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -353,12 +389,17 @@ mod tests {
         Queue::new(&Subscription::new("t", "g"), Arc::default())
     }
 
+    fn arrived(number: u64, parts: DeliveryParts) -> Arrived {
+        Arrived::new(Job::new(Ticket::new(number), parts.into()), 0, false)
+    }
+
     fn push(queue: &Queue, group: impl Into<String>) {
         let mut parts = DeliveryParts::new("id", "t", "");
         parts.group = Some(group.into());
-        let mut job = Job::new(Ticket::default(), parts.into());
+        let mut job = arrived(0, parts);
         queue.assign(&mut job);
-        assert!(queue.push([job]).is_empty(), "the queue is open");
+        let refused = queue.push(&mut vec![job], 0);
+        assert!(refused.is_empty(), "the queue is open");
     }
 
     fn next(queue: &Queue) -> Option<Job> {
@@ -386,7 +427,7 @@ mod tests {
         let queue = queue();
         for n in 0..100 {
             let parts = DeliveryParts::new("id", "t", "");
-            let refused = queue.push([Job::new(Ticket::new(n), parts.into())]);
+            let refused = queue.push(&mut vec![arrived(n, parts)], 0);
             assert!(refused.is_empty(), "the queue is open");
             let job = next(&queue).expect("it runs");
             assert_eq!(job.slot(), None);
@@ -404,7 +445,7 @@ mod tests {
         let queue = queue();
         for n in 1..=3 {
             let parts = DeliveryParts::new("id", "t", "");
-            queue.push([Job::new(Ticket::new(n), parts.into())]);
+            queue.push(&mut vec![arrived(n, parts)], 0);
         }
         push(&queue, "key");
         let cut = crate::clock::from_now(std::time::Duration::from_secs(20));

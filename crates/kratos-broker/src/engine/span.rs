@@ -65,17 +65,15 @@ fn sender(delivery: &Delivery) -> Option<SpanContext> {
     trace::extract(|name| delivery.headers().get(name))
 }
 
-/// A `process {topic}` span, a child of the sender's span and linked to it; and what is carried into
-/// the handler, if anything is.
+/// Whether [`process`] has something to do: somebody traces, or the message carries something.
 #[inline]
-pub(crate) fn process(inbox: &Inbox, delivery: &Delivery) -> (Span, Option<Parent>) {
-    if delivery.headers().is_empty() && LevelFilter::current() < LevelFilter::INFO {
-        return (Span::none(), None);
-    }
-    process_in(inbox, delivery)
+pub(crate) fn is_wanted(delivery: &Delivery) -> bool {
+    !delivery.headers().is_empty() || LevelFilter::current() >= LevelFilter::INFO
 }
 
-fn process_in(inbox: &Inbox, delivery: &Delivery) -> (Span, Option<Parent>) {
+/// A `process {topic}` span, a child of the sender's span and linked to it; and what is carried into
+/// the handler, if anything is.
+pub(crate) fn process(inbox: &Inbox, delivery: &Delivery) -> (Span, Option<Parent>) {
     let headers = delivery.headers();
     let sent_in = sender(delivery);
     let baggage = headers.get(trace::BAGGAGE).and_then(trace::parse_baggage);

@@ -28,7 +28,7 @@ use super::{
     fatal::Fatal,
     lane::Desk,
     metrics::Settlements,
-    queue::Job,
+    queue::{Arrived, Job},
     ticket::Ticket,
 };
 use crate::{
@@ -107,30 +107,33 @@ impl<C: Consumer> Table<C> {
         self.consumer
     }
 
-    /// Enters what was received for a topic; `route` tells for which of its subscriptions. The jobs
-    /// go to the end of `jobs`.
+    /// Enters what was received for a topic; `route` tells for which of its subscriptions. They
+    /// go to the end of `arrived`.
     pub(crate) fn insert(
         &self,
         topic: usize,
         batch: Vec<Leased<C::Lease>>,
         route: impl Fn(&Delivery) -> usize,
-        jobs: &mut Vec<Job>,
+        arrived: &mut Vec<Arrived>,
     ) {
         let now = Instant::now();
         let mut state = self.lock();
         let held_until = after(now, state.loads[topic].max_hold());
-        jobs.reserve(batch.len());
-        for leased in batch {
+        // What is made here is made where it stays: a value that is put together elsewhere and then
+        // copied is waited for, which takes longer than to make it.
+        arrived.extend(batch.into_iter().map(|leased| {
+            let route = route(&leased.delivery);
+            state.loads[topic].enter(leased.delivery.body().len());
+            let (ticket, entry) = state.vacant();
             let Leased {
                 delivery,
                 lease,
                 expires_at,
                 place,
             } = leased;
-            let route = route(&delivery);
-            state.loads[topic].enter(delivery.body().len());
             let delivery = Received::from(delivery);
-            let entry = Entry {
+            let in_batch = place.is_some();
+            entry.get_or_insert_with(|| Entry {
                 delivery: delivery.clone(),
                 topic,
                 route,
@@ -140,11 +143,9 @@ impl<C: Consumer> Table<C> {
                 place,
                 batch_lost: false,
                 phase: Phase::Waiting,
-            };
-            let mut job = Job::new(state.insert(entry), delivery);
-            (job.route, job.in_batch) = (route, place.is_some());
-            jobs.push(job);
-        }
+            });
+            Arrived::new(Job::new(ticket, delivery), route, in_batch)
+        }));
     }
 
     /// What a topic has room for; no messages if there is none. Less than `portion` is waited for.
@@ -360,9 +361,9 @@ mod tests {
             expires_at: from_now(Duration::from_secs(10)),
             place: Some(BatchPlace { batch: 1, index }),
         };
-        let mut jobs = Vec::new();
-        table.insert(0, vec![leased(0), leased(1)], |_| 0, &mut jobs);
-        let tickets = [jobs[0].ticket, jobs[1].ticket];
+        let mut arrived = Vec::new();
+        table.insert(0, vec![leased(0), leased(1)], |_| 0, &mut arrived);
+        let tickets = [arrived[0].job.ticket, arrived[1].job.ticket];
         (table, tickets)
     }
 

@@ -46,6 +46,7 @@ thread_local! {
 static WANTED: AtomicBool = AtomicBool::new(false);
 
 /// Whether lines are written that say what they are about: else nobody asks. Cheap.
+#[inline]
 #[must_use]
 pub fn is_told() -> bool {
     WANTED.load(Relaxed)

@@ -11,8 +11,10 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower_service::Service;
 
-use super::Ended;
-use crate::{Disposition, Failure, engine::cell::LaneCell};
+use crate::{
+    Disposition, Failure,
+    engine::cell::{Cancel, LaneCell},
+};
 
 pin_project! {
     /// Calls a service and waits for it, for a cancellation, or for the time limit.
@@ -36,17 +38,27 @@ pin_project! {
     }
 }
 
-/// How an attempt ended, and whether something panicked.
-pub(crate) struct Attempted<R> {
-    pub(crate) ended: Ended<R>,
+/// How an attempt ended that is not done, and whether something panicked.
+pub(crate) struct NotDone {
+    pub(crate) why: Why,
     pub(crate) panicked: bool,
 }
+
+/// Why an attempt is not done.
+pub(crate) enum Why {
+    Failed(Failure),
+    Cancelled(Cancel),
+}
+
+/// In a box, so that what is done is the smallest thing to answer.
+pub(crate) type Attempted<R> = Result<R, Box<NotDone>>;
 
 impl<'a, Svc, Req> Attempt<'a, Svc, Req>
 where
     Svc: Service<Req>,
     Svc::Error: Into<Failure>,
 {
+    #[inline]
     pub(crate) fn new(
         service: &'a mut Svc,
         request: Req,
@@ -63,14 +75,20 @@ where
         }
     }
 
-    fn step(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended<Svc::Response>> {
+    /// What the service has not got yet.
+    #[inline]
+    pub(crate) fn request(&self) -> Option<&Req> {
+        self.request.as_ref()
+    }
+
+    fn step(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Attempted<Svc::Response>> {
         let ended = std::task::ready!(self.as_mut().look(cx));
         // The drop of the handler's future, which may panic too.
         self.project().called.set(None);
         Poll::Ready(ended)
     }
 
-    fn look(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ended<Svc::Response>> {
+    fn look(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Attempted<Svc::Response>> {
         let mut this = self.project();
         if let Some(why) = this.cell.cancelled() {
             return Poll::Ready(cancelled(this.cell, why));
@@ -80,16 +98,13 @@ where
         {
             match (ready, this.request.take()) {
                 (Ok(()), request) => this.called.set(request.map(|it| this.service.call(it))),
-                (Err(error), _) => return Poll::Ready(Ended::Failed(error.into())),
+                (Err(error), _) => return Poll::Ready(failed(error.into())),
             }
         }
         if let Some(called) = this.called.as_mut().as_pin_mut()
             && let Poll::Ready(result) = called.poll(cx)
         {
-            return Poll::Ready(match result {
-                Ok(response) => Ended::Done(response),
-                Err(error) => Ended::Failed(error.into()),
-            });
+            return Poll::Ready(result.or_else(|error| failed(error.into())));
         }
         // Only a handler that waits needs to be woken.
         if let Some(why) = this.cell.poll_cancelled(cx.waker()) {
@@ -108,7 +123,7 @@ where
         }
         this.cell.fire();
         let failure = Failure::typed(Disposition::Retry, "timeout", "handler timed out");
-        Poll::Ready(Ended::Failed(failure))
+        Poll::Ready(failed(failure))
     }
 }
 
@@ -121,30 +136,36 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let panic = match catch_unwind(AssertUnwindSafe(|| self.as_mut().step(cx))) {
-            Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(ended)) => {
-                return Poll::Ready(Attempted {
-                    ended,
-                    panicked: false,
-                });
-            }
+            Ok(ended) => return ended,
             Err(panic) => panic,
         };
         // What is left of it may panic once more, which tells no more.
         let mut this = self.project();
         let _ = catch_unwind(AssertUnwindSafe(|| this.called.set(None)));
-        Poll::Ready(Attempted {
-            ended: Ended::Failed(panic_failure(&*panic)),
+        Poll::Ready(Err(Box::new(NotDone {
+            why: Why::Failed(panic_failure(&*panic)),
             panicked: true,
-        })
+        })))
     }
 }
 
 /// The token fires before the handler's future is dropped. After a handler that returned, what it
 /// spawned goes on.
-fn cancelled<R>(cell: &LaneCell, why: super::Cancel) -> Ended<R> {
+#[cold]
+fn cancelled<R>(cell: &LaneCell, why: Cancel) -> Attempted<R> {
     cell.fire();
-    Ended::Cancelled(why)
+    Err(Box::new(NotDone {
+        why: Why::Cancelled(why),
+        panicked: false,
+    }))
+}
+
+#[cold]
+fn failed<R>(failure: Failure) -> Attempted<R> {
+    Err(Box::new(NotDone {
+        why: Why::Failed(failure),
+        panicked: false,
+    }))
 }
 
 fn panic_failure(panic: &(dyn Any + Send)) -> Failure {

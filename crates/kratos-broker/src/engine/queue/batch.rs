@@ -65,7 +65,7 @@ impl Queue {
             settings,
             alone,
             bytes: first.delivery.body.len(),
-            slots: first.slot.into_iter().collect(),
+            slots: first.slot().into_iter().collect(),
             closed: first.probe || alone(&first),
             jobs: vec![first],
         };
@@ -126,7 +126,7 @@ impl Queue {
     fn take_back(&self, filling: Filling<'_>) {
         let mut state = self.lock();
         for job in filling.jobs.into_iter().rev() {
-            match job.slot {
+            match job.slot() {
                 Some(at) => state.slots[at].jobs.push_front(job),
                 None => state.ready.push_front(Ready::Free(job)),
             }

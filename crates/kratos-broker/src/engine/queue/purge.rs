@@ -49,22 +49,36 @@ impl State {
 mod tests {
     use std::{sync::Arc, time::Duration};
 
+    use futures_util::FutureExt as _;
+
     use super::*;
-    use crate::{DeliveryParts, Subscription, clock::from_now, engine::queue::Job};
+    use crate::{
+        DeliveryParts, Subscription,
+        clock::from_now,
+        engine::queue::{Arrived, Job},
+    };
+
+    fn next(queue: &Queue) -> Option<Job> {
+        queue.next().now_or_never().flatten()
+    }
 
     fn push(queue: &Queue, number: u64, group: Option<&str>) {
         let mut parts = DeliveryParts::new("id", "t", "");
         parts.group = group.map(str::to_owned);
-        let mut job = Job::new(Ticket::new(number), parts.into());
+        let job = Job::new(Ticket::new(number), parts.into());
+        let mut job = Arrived::new(job, 0, false);
         queue.assign(&mut job);
-        assert!(queue.push([job]).is_empty(), "the queue is open");
+        assert!(
+            queue.push(&mut vec![job], 0).is_empty(),
+            "the queue is open"
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_gone_leaves_nothing_behind_and_holds_nobody_up() {
         let queue = Queue::new(&Subscription::new("t", "g"), Arc::default());
         push(&queue, 1, Some("parked"));
-        let first = queue.try_next(None).expect("it runs");
+        let first = next(&queue).expect("it runs");
         queue
             .park(first, from_now(Duration::from_secs(3600)))
             .expect("it is open");
@@ -73,17 +87,15 @@ mod tests {
         push(&queue, 4, Some("running"));
         push(&queue, 5, Some("running"));
         push(&queue, 6, Some("listed"));
-        let free = queue.try_next(None).expect("it has no key");
-        let running = queue.try_next(None).expect("the first of its key");
+        let free = next(&queue).expect("it has no key");
+        let running = next(&queue).expect("the first of its key");
         let running_is = (free.ticket.number(), running.ticket.number());
         assert_eq!(running_is, (3, 4));
         queue.purge(&[1, 5, 6].map(Ticket::new).into());
-        let next = queue
-            .try_next(None)
-            .expect("it waits for no other any more");
-        assert_eq!(next.ticket.number(), 2);
-        assert!(queue.try_next(None).is_none());
-        for job in [free, running, next] {
+        let second = next(&queue).expect("it waits for no other any more");
+        assert_eq!(second.ticket.number(), 2);
+        assert!(next(&queue).is_none());
+        for job in [free, running, second] {
             queue.release(job.slot());
         }
         let state = queue.lock();

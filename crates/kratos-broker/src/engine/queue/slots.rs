@@ -34,7 +34,9 @@ pub(super) struct State {
     pub(super) cut: Option<Instant>,
 }
 
+/// What may run. With a tag of its own, as [`Pop`](super::Pop).
 #[derive(Debug)]
+#[repr(usize)]
 pub(super) enum Ready {
     Free(Job),
     Slot(usize),

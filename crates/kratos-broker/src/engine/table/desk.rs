@@ -24,11 +24,7 @@ use crate::{
 
 impl<C: Consumer> Desk for Table<C> {
     fn start(&self, ticket: Ticket, cell: &Arc<LaneCell>, horizon: Instant) -> Option<Instant> {
-        let started = self.lock().start(ticket, cell.clone(), horizon);
-        if started.is_none() {
-            self.refuse(ticket);
-        }
-        started
+        self.turn(None, ticket, cell, horizon)
     }
 
     fn turn(
@@ -38,22 +34,24 @@ impl<C: Consumer> Desk for Table<C> {
         cell: &Arc<LaneCell>,
         horizon: Instant,
     ) -> Option<Instant> {
-        let Some(done) = done else {
-            return self.start(next, cell, horizon);
-        };
         let mut state = self.lock();
-        let Some((lease, was, room)) = state.settle(done, Settlement::Ack, horizon) else {
-            drop(state);
-            self.settle_at(done, Settlement::Ack, horizon);
-            return self.start(next, cell, horizon);
-        };
-        let cell = match was {
-            Phase::Running(cell) => cell,
-            _ => cell.clone(),
-        };
-        let started = state.start(next, cell, horizon);
+        let (mut settled, mut running) = (None, None);
+        if let Some(done) = done {
+            let Some((lease, lane, room)) = state.settle(done, Settlement::Ack, horizon) else {
+                drop(state);
+                self.settle_at(done, Settlement::Ack, horizon);
+                return self.turn(None, next, cell, horizon);
+            };
+            settled = Some((done, lease, room));
+            // The lane's own: not to count references is cheaper.
+            running = lane;
+        }
+        let running = running.unwrap_or_else(|| cell.clone());
+        let started = state.start(next, running, horizon);
         drop(state);
-        self.hand_over(done, lease, Settlement::Ack, room);
+        if let Some((done, lease, room)) = settled {
+            self.hand_over(done, lease, Settlement::Ack, room);
+        }
         if started.is_none() {
             self.refuse(next);
         }

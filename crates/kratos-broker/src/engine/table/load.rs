@@ -31,8 +31,8 @@ const SETTLING_MAX: usize = 4_096;
 #[derive(Debug)]
 pub(super) struct Load {
     limit: Limit,
-    /// Messages that wait or run.
-    open: usize,
+    /// Messages that wait, run, or are being settled.
+    all: usize,
     /// Messages whose settlement is under way.
     settling: usize,
     bytes: usize,
@@ -60,7 +60,7 @@ impl Load {
     pub(super) fn new(limit: Limit) -> Self {
         Self {
             limit,
-            open: 0,
+            all: 0,
             settling: 0,
             bytes: 0,
             places: limit.messages,
@@ -91,18 +91,19 @@ impl Load {
     }
 
     pub(super) fn in_flight(&self) -> usize {
-        self.open + self.settling
+        self.all
     }
 
+    #[inline]
     pub(super) fn enter(&mut self, bytes: usize) {
-        self.open += 1;
+        self.all += 1;
         self.bytes += bytes;
     }
 
     /// A message is over, for the engine. Answers whether the intake has the room that it waits for.
     #[must_use]
+    #[inline]
     pub(super) fn settle(&mut self) -> bool {
-        self.open -= 1;
         self.settling += 1;
         self.retired += 1;
         self.pace.done += 1;
@@ -114,12 +115,13 @@ impl Load {
     }
 
     /// A message is over for the broker too, or was lost before.
+    #[inline]
     pub(super) fn leave(&mut self, bytes: usize, settling: bool) {
         self.bytes -= bytes;
+        self.all -= 1;
         if settling {
             self.settling -= 1;
         } else {
-            self.open -= 1;
             self.retired += 1;
         }
     }
@@ -137,7 +139,12 @@ impl Load {
     fn free(&self) -> usize {
         let most = self.places + SETTLING_MAX;
         let all = most.saturating_sub(self.in_flight());
-        self.places.saturating_sub(self.open).min(all)
+        self.places.saturating_sub(self.open()).min(all)
+    }
+
+    /// Messages that wait or run.
+    fn open(&self) -> usize {
+        self.all - self.settling
     }
 
     /// Sets the number of places anew: as many as messages are done in the time that may be
@@ -218,7 +225,7 @@ mod tests {
         while load.places > LIMIT.messages {
             // A slow handler: one message at a time.
             now += PACE;
-            if load.open == 0 {
+            if load.open() == 0 {
                 load.enter(1);
                 told -= 1;
             }

@@ -65,18 +65,21 @@ pub(super) enum Phase {
 // === impl State ===
 
 impl<L> State<L> {
+    /// A place for a message.
     #[inline]
-    pub(super) fn insert(&mut self, entry: Entry<L>) -> Ticket {
-        if let Some(at) = self.free.pop() {
-            let place = &mut self.places[at as usize];
-            place.entry = Some(entry);
-            return ticket(at as usize, place.generation);
-        }
-        self.places.push(Place {
-            generation: 0,
-            entry: Some(entry),
-        });
-        ticket(self.places.len() - 1, 0)
+    pub(super) fn vacant(&mut self) -> (Ticket, &mut Option<Entry<L>>) {
+        let at = match self.free.pop() {
+            Some(at) => at as usize,
+            None => {
+                self.places.push(Place {
+                    generation: 0,
+                    entry: None,
+                });
+                self.places.len() - 1
+            }
+        };
+        let place = &mut self.places[at];
+        (ticket(at, place.generation), &mut place.entry)
     }
 
     /// A message runs from now on; answers when renewal of its lease ends. `None` if it may not run.
@@ -96,23 +99,26 @@ impl<L> State<L> {
         })
     }
 
-    /// A message is over: answers its lease, what was before, and whether the intake has what it
-    /// waits for. `None` if the lease is away, or over.
+    /// A message is over: answers its lease, the lane that it ran on, and whether the intake has what
+    /// it waits for. `None` if the lease is away, or over.
     #[inline]
     pub(super) fn settle(
         &mut self,
         ticket: Ticket,
         how: Settlement,
         horizon: Instant,
-    ) -> Option<(L, Phase, bool)> {
+    ) -> Option<(L, Option<Arc<LaneCell>>, bool)> {
         let entry = self.entry(ticket)?;
         if entry.is_over(horizon) {
             return None;
         }
         let lease = entry.lease.take()?;
-        let was = std::mem::replace(&mut entry.phase, Phase::Settling(how));
+        let lane = match std::mem::replace(&mut entry.phase, Phase::Settling(how)) {
+            Phase::Running(lane) => Some(lane),
+            _ => None,
+        };
         let topic = entry.topic;
-        Some((lease, was, self.loads[topic].settle()))
+        Some((lease, lane, self.loads[topic].settle()))
     }
 
     #[inline]
