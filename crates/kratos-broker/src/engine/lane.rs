@@ -239,16 +239,21 @@ where
             let (received, job) = job.part();
             // Made in its place, and so is the message in it.
             let deadline = time_limit.map_or(held_until, |limit| limit.min(held_until));
-            let run = Run {
-                deadline: Some(deadline),
-                is_last: tally.exhausted,
-                cell: Some(inbox.cell.clone()),
-                ticket,
-                extensions: None,
-            };
-            let delivery = received.run(attempt, run);
-            let work = Attempt::new(&mut service, delivery, &inbox.cell, time_limit);
-            let work = pin!(work);
+            let work = pin!(Attempt::new(
+                &mut service,
+                received.run(
+                    attempt,
+                    Run {
+                        deadline: Some(deadline),
+                        is_last: tally.exhausted,
+                        cell: Some(inbox.cell.clone()),
+                        ticket,
+                        extensions: None,
+                    }
+                ),
+                &inbox.cell,
+                time_limit,
+            ));
             let (span, parent, about, measured);
             if let Some(delivery) = work.request()
                 && settings.is_watched(delivery)
