@@ -139,11 +139,14 @@ impl DeadLetters {
                 per_second,
             } => (which, to, Some(per_second)),
         };
+        let native = which.from.is_none();
         let mut replay = which.replay();
         if let Some(to) = to {
             replay = replay.to(to);
         }
-        client.prepare_reader(&replay).await?;
+        if let Err(error) = client.prepare_reader(&replay).await {
+            return nothing(native, &replay, error, out);
+        }
         let mut written = writeln(out, "ID\tBORN\tTAG\tKEYS\tBYTES\tERROR");
         let each = |letter: &DeadLetterView<'_>| {
             if written.is_ok() {
@@ -151,16 +154,18 @@ impl DeadLetters {
             }
         };
         let report = match per_second {
-            None => replay.list(client, stop, each).await?,
+            None => replay.list(client, stop, each).await,
             Some(letters) => {
-                let replay = replay.per_second(letters);
-                replay.run(&client.publisher(), stop, each).await?
+                let replay = replay.clone().per_second(letters);
+                replay.run(&client.publisher(), stop, each).await
             }
         };
+        let report = match report {
+            Ok(report) => report,
+            Err(error) => return nothing(native, &replay, error, out),
+        };
         let written = written.and_then(|()| writeln(out, summary(&report, per_second.is_some())));
-        written.map_err(|error| {
-            Error::new(ErrorKind::Other, "cannot write what was done").with_source(error)
-        })
+        written.map_err(unwritten)
     }
 }
 
@@ -192,6 +197,23 @@ impl Which {
         }
         replay
     }
+}
+
+/// Says so where no letter can be: RocketMQ makes the topic for a group's first. Else the error is one.
+fn nothing(native: bool, replay: &Replay, error: Error, out: &mut impl Write) -> Result<()> {
+    if !(native && error.is_unknown_topic()) {
+        return Err(error);
+    }
+    let from = replay.from_topic();
+    let said = format!(
+        "none: there is no {from}, which is made for the group's first dead letter; a proxy may take \
+         half a minute to see a new one"
+    );
+    writeln(out, said).map_err(unwritten)
+}
+
+fn unwritten(error: io::Error) -> Error {
+    Error::new(ErrorKind::Other, "cannot write what was done").with_source(error)
 }
 
 fn line(out: &mut impl Write, letter: &DeadLetterView<'_>) -> io::Result<()> {

@@ -135,11 +135,17 @@ impl Driver for Client {
     }
 
     /// Where the client knows how to; elsewhere a person has made it.
-    #[cfg(any(feature = "admin", feature = "embedded"))]
     async fn prepare_reader(&self, replay: &Replay) -> Result<()> {
+        #[cfg(any(feature = "admin", feature = "embedded"))]
         match self.prepare_replay(replay).await {
-            Err(error) if error.is_unsupported() => Ok(()),
-            prepared => prepared,
+            Err(error) if error.is_unsupported() => {}
+            prepared => return prepared,
+        }
+        // A consumer would wait for a topic that is not there, in case it was just made. What else
+        // is wrong, it finds.
+        match self.client()?.topic_types(replay.from_topic()).await {
+            Err(error) if error.is_unknown_topic() => Err(neutral(error)),
+            _ => Ok(()),
         }
     }
 

@@ -11,13 +11,16 @@ use kratos_broker::{
     AnyError, DeadLetter, Delivery, Disposition, HandlerError, Message, REPLAYED_ID, ReplayEnded,
     State,
 };
-use kratos_rocketmq::{Client, Server, cli::DeadLetters, dead_letter_topic, replay};
+use kratos_rocketmq::{Client, Config, Server, cli::DeadLetters, dead_letter_topic, replay};
 use rocketmq_devbroker::{DevBroker, GroupConfig, TopicType};
 
 use crate::site::{Running, eventually};
 
 const TOPIC: &str = "orders";
 const GROUP: &str = "billing";
+
+/// What needs no waiting takes less, on a busy machine too.
+const SOON: Duration = Duration::from_secs(15);
 
 #[derive(Debug)]
 struct Hopeless;
@@ -229,6 +232,35 @@ async fn the_command_lists_and_replays() {
             .is_err()
     );
     site.stop().await;
+}
+
+#[tokio::test]
+async fn the_command_says_that_a_group_has_no_dead_letters_yet() {
+    let site = Site::with_letters(0).await;
+    for words in ["list billing", "replay billing --to orders"] {
+        let said = command(&site.client, words).await.unwrap();
+        assert!(said.contains("none: there is no %DLQ%billing"), "{said}");
+    }
+    let words = "list billing --from billing-dead";
+    let error = command(&site.client, words).await.unwrap_err();
+    assert!(error.to_string().contains("billing-dead"), "{error}");
+    site.stop().await;
+
+    // From elsewhere, where nobody can look but by the protocol.
+    let broker = DevBroker::builder()
+        .strict(true)
+        .listen(([127, 0, 0, 1], 0))
+        .start()
+        .await
+        .unwrap();
+    let config = Config {
+        endpoints: Some(broker.addr().unwrap().to_string()),
+        ..Config::default()
+    };
+    let client = Client::new(config).unwrap();
+    let said = tokio::time::timeout(SOON, command(&client, "list billing")).await;
+    let said = said.unwrap().unwrap();
+    assert!(said.contains("none: there is no %DLQ%billing"), "{said}");
 }
 
 #[tokio::test]
